@@ -5,10 +5,14 @@
  */
 #include "own_fd.h"
 
+#include "sys.h"
+#include "time.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <stdint.h>
+#include <sys/epoll.h>
 #include <unistd.h>
 
 #define MARKS 64U /* the signals that fcntl(2) takes, from 1 */
@@ -71,4 +75,22 @@ hs_own_fd_close(struct hs_own_fd *fd)
     if (hs_own_fd_is_there(fd))
         (void)close(fd->number);
     *fd = HS_OWN_FD_NONE;
+}
+
+void
+hs_own_fd_unwatch(const struct hs_own_fd *set, int fd)
+{
+    if (hs_own_fd_is_there(set))
+        (void)hs_sys_epoll_ctl(set->number, EPOLL_CTL_DEL, fd, NULL);
+}
+
+bool
+hs_own_look_is_due(struct hs_own_look *look)
+{
+    int64_t now = hs_now();
+
+    if (now - look->at_ns < HS_NS_PER_S)
+        return false;
+    look->at_ns = now;
+    return true;
 }

@@ -16,6 +16,7 @@
 #define HS_BASE_OWN_FD_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 struct hs_own_fd {
     int number; /* -1: none */
@@ -32,5 +33,17 @@ bool hs_own_fd_ring(const struct hs_own_fd *fd);
 bool hs_own_fd_drain(const struct hs_own_fd *fd);
 /* Harmless when it is not there. It is HS_OWN_FD_NONE then. */
 void hs_own_fd_close(struct hs_own_fd *fd);
+/* Of an epoll set: fd is watched there no more. Another's set keeps what it watches. */
+void hs_own_fd_unwatch(const struct hs_own_fd *set, int fd);
+
+/* What is lost alone, a timer that was set already, or an eventfd that is only read, is told by
+ * nothing. Each question is a system call, so those who wait with it ask once a second. All zero at
+ * first; guarded by the one who owns it. */
+struct hs_own_look {
+    int64_t at_ns;
+};
+
+/* True, when the last look was a second ago or more: the next one is counted from now. */
+bool hs_own_look_is_due(struct hs_own_look *look);
 
 #endif

@@ -73,7 +73,7 @@ struct hs_loop {
     struct hs_timers timers; /* hs_loop_waiter.timer */
     struct hs_timerfd timer; /* own; in the set, for the earliest of them */
     struct hs_list due;
-    int64_t looked_ns; /* when it was last asked whether its descriptors are there */
+    struct hs_own_look look; /* whether its descriptors are there */
     struct hs_lock lock;
     /* All below are guarded by lock: waiters are made and freed in other threads, too. */
     struct hs_list all;   /* hs_loop_waiter.all */
@@ -301,19 +301,12 @@ loop_has_all(struct hs_loop *l)
     return !l->lost;
 }
 
-/* A question is a system call, so three of them are asked once a second only. What is lost alone, a
- * timer that was set already, or the eventfd, is told by nothing else. */
 static bool
 loop_look(struct hs_loop *l)
 {
-    int64_t now;
-
     if (!l->lost && atomic_load(&l->waker->lost))
         loop_lose(l);
-    if (l->lost || (now = hs_now()) - l->looked_ns < HS_NS_PER_S)
-        return !l->lost;
-    l->looked_ns = now;
-    return loop_has_all(l);
+    return !l->lost && (!hs_own_look_is_due(&l->look) || loop_has_all(l));
 }
 
 static hs_err

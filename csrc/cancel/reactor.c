@@ -69,9 +69,9 @@ struct hs_reactor {
     struct hs_lock lock;
     /* All below are guarded by lock. */
     bool lost;
-    int64_t looked_ns;    /* when it was last asked whether its descriptors are there */
-    struct slot *slots;   /* own */
-    uint32_t *free_slots; /* own; a stack, of room for all */
+    struct hs_own_look look; /* whether its descriptors are there */
+    struct slot *slots;      /* own */
+    uint32_t *free_slots;    /* own; a stack, of room for all */
     size_t n_slots, n_free;
     struct hs_timers timers, ages[HS_LANES];
     struct hs_timerfd timer;               /* own */
@@ -258,16 +258,11 @@ reactor_has_all_locked(struct hs_reactor *r)
     return !r->lost;
 }
 
-/* As in loop.c: three system calls, once a second. */
 static void
 reactor_look_locked(struct hs_reactor *r)
 {
-    int64_t now;
-
-    if (r->lost || (now = hs_now()) - r->looked_ns < HS_NS_PER_S)
-        return;
-    r->looked_ns = now;
-    (void)reactor_has_all_locked(r);
+    if (!r->lost && hs_own_look_is_due(&r->look))
+        (void)reactor_has_all_locked(r);
 }
 
 /* Whether the caller has to ring once it has dropped the lock. */
@@ -416,7 +411,7 @@ hs_reactor_leave(struct hs_reactor *r, struct hs_parked *p, int fd)
 {
     HS_CHECK(r, REACTOR_MAGIC);
     if (p->slot != 0 && fd >= 0 && reactor_is_ours(r))
-        (void)hs_sys_epoll_ctl(r->epoll.number, EPOLL_CTL_DEL, fd, NULL);
+        hs_own_fd_unwatch(&r->epoll, fd);
     hs_reactor_forget(r, p);
 }
 

@@ -34,8 +34,8 @@ attempt_close_fd(struct attempt *a)
 {
     if (a->fd < 0)
         return;
-    if (a->epoll_fd >= 0)
-        (void)hs_sys_epoll_ctl(a->epoll_fd, EPOLL_CTL_DEL, a->fd, NULL);
+    if (a->epoll != NULL)
+        hs_own_fd_unwatch(a->epoll, a->fd);
     if (a->conn == NULL) {
         (void)close(a->fd);
     } else {
@@ -43,7 +43,8 @@ attempt_close_fd(struct attempt *a)
         hs_conn_unref(a->conn);
         a->conn = NULL;
     }
-    a->fd = a->epoll_fd = -1;
+    a->epoll = NULL;
+    a->fd = -1;
 }
 
 static void
@@ -247,9 +248,9 @@ hs_attempt_take(struct attempt *a, struct hs_error *err, struct hs_conn **ret_co
     int fd = a->fd;
     hs_err rv = HS_OK;
 
-    if (a->epoll_fd >= 0)
-        (void)hs_sys_epoll_ctl(a->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
-    a->epoll_fd = -1;
+    if (a->epoll != NULL)
+        hs_own_fd_unwatch(a->epoll, fd);
+    a->epoll = NULL;
     if (a->conn == NULL && (rv = attempt_wrap(a, err)) != HS_OK)
         (void)close(fd);
     a->fd = -1;

@@ -7,13 +7,14 @@
 #define HS_CONNECT_ATTEMPT_H
 
 #include "hardsock.h"
+#include "../base/own_fd.h"
 
 struct attempt {
     int fd;               /* owns until conn does; -1 when it has ended and was not taken */
     struct hs_conn *conn; /* owns; NULL before TLS */
     struct hs_op op;      /* of the handshake: stepped, without a deadline of its own */
-    int epoll_fd;         /* borrows: where fd is watched, or -1 */
-    unsigned changed;     /* options that the kernel made into something else */
+    const struct hs_own_fd *epoll; /* borrows: where fd is watched, or NULL */
+    unsigned changed;              /* options that the kernel made into something else */
     int tries;
     struct hs_sockopts own;  /* as this socket got them */
     struct hs_permit permit; /* the connector's: what its breaker said */

@@ -157,7 +157,7 @@ hs_connector_free(struct hs_connector *cn)
         return;
     HS_CHECK(cn, CONNECTOR_MAGIC);
     for (size_t i = 0; i < cn->n_attempts && cn->generation != hs_fork_generation(); i++)
-        cn->attempts[i].epoll_fd = -1; /* The set is the parent's, who is still waiting on it. */
+        cn->attempts[i].epoll = NULL; /* The set is the parent's, who is still waiting on it. */
     hs_race_stop(cn, true);
     for (int i = 0; i < 2; i++) {
         if (cn->generation == hs_fork_generation())

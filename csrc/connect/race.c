@@ -84,7 +84,7 @@ race_take_skipped(struct hs_connector *cn, size_t *ret_slot, struct hs_addr *ret
     cn->n_forced++;
     *ret_slot = slots[i];
     *ret_addr = *refused[i];
-    cn->attempts[slots[i]] = (struct attempt){.fd = -1, .epoll_fd = -1, .permit = permit};
+    cn->attempts[slots[i]] = (struct attempt){.fd = -1, .permit = permit};
     return true;
 }
 
@@ -130,11 +130,11 @@ race_watch(struct hs_connector *cn, size_t slot)
     };
     int sys;
 
-    if (cn->epoll.number < 0 || a->fd < 0 || (a->epoll_fd >= 0 && !handshaking))
+    if (cn->epoll.number < 0 || a->fd < 0 || (a->epoll != NULL && !handshaking))
         return HS_OK;
-    if (hs_sys_epoll_ctl(cn->epoll.number, a->epoll_fd >= 0 ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, a->fd,
+    if (hs_sys_epoll_ctl(cn->epoll.number, a->epoll != NULL ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, a->fd,
                          &ev) == 0) {
-        a->epoll_fd = cn->epoll.number;
+        a->epoll = &cn->epoll;
         return HS_OK;
     }
     sys = errno;
@@ -218,7 +218,8 @@ hs_race_start(struct hs_connector *cn, const struct hs_addr *addr, struct attemp
     size_t slot = cn->n_attempts++;
     struct attempt *a = &cn->attempts[slot];
 
-    a->fd = a->epoll_fd = -1;
+    a->epoll = NULL;
+    a->fd = -1;
     return race_ask_breaker(cn, a, addr) ? race_start_at(cn, slot, addr, ret_winner) : HS_WANT;
 }
 

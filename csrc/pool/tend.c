@@ -59,12 +59,12 @@ collect_unwatched(struct hs_pool *p, int64_t boot_now, struct armed *armed, bool
 }
 
 static void
-tend_watch(struct hs_pool *p, struct armed *armed, size_t n, int epoll_fd)
+tend_watch(struct hs_pool *p, struct armed *armed, size_t n, const struct hs_own_fd *set)
 {
     bool done[BATCH];
 
     for (size_t i = 0; i < n; i++)
-        done[i] = hs_conn_watch(armed[i].conn, epoll_fd, armed[i].events,
+        done[i] = hs_conn_watch(armed[i].conn, set, armed[i].events,
                                 (uint64_t)p->id << 32 | armed[i].m->index);
     hs_lock_take(&p->lock);
     for (size_t i = 0; i < n; i++)
@@ -99,7 +99,7 @@ watch_idle(struct hs_pool *p, struct worker *k, int64_t now)
     p->has_unwatched = more;
     p->arm_ns = !more ? 0 : n == BATCH ? now : now + ARM_NS;
     hs_lock_drop(&p->lock);
-    tend_watch(p, armed, n, hs_pool_worker_watch_fd(k));
+    tend_watch(p, armed, n, hs_pool_worker_watch(k));
     return more ? p->arm_ns : HS_NEVER;
 }
 

@@ -40,9 +40,11 @@ struct worker {
     struct hs_loop *loop; /* owns */
     struct hs_own_fd set; /* own: the epoll set of idle connections */
     struct task watch;
-    struct hs_list tasks; /* own: all but watch */
-    struct hs_list again; /* task.again: to be stepped in the next round */
-    bool watch_lost;      /* there was no memory to park it: it is tried again soon */
+    struct hs_list tasks;    /* own: all but watch */
+    struct hs_list again;    /* task.again: to be stepped in the next round */
+    struct hs_own_look look; /* whether the set is there */
+    bool set_lost;
+    bool watch_lost; /* there was no memory to park it: it is tried again soon */
 };
 
 static struct hs_lock lock = HS_LOCK_STATIC(HS_RANK_POOL_WORKER);
@@ -50,10 +52,10 @@ static struct hs_lock turn = HS_LOCK_STATIC(HS_RANK_POOL_WORKER_TURN);
 static struct hs_list pools = {&pools, &pools};    /* guarded by lock: hs_pool.link */
 static struct hs_list census = {&census, &census}; /* guarded by lock: hs_pool.census */
 static struct worker *current;                     /* guarded by lock; NULL: no thread */
-int
-hs_pool_worker_watch_fd(const struct worker *k)
+const struct hs_own_fd *
+hs_pool_worker_watch(const struct worker *k)
 {
-    return k->set.number;
+    return &k->set;
 }
 
 /* ---- Tasks --------------------------------------------------------------------------------- */
@@ -268,6 +270,7 @@ worker_renew(struct worker *k)
     k->loop = loop;
     hs_own_fd_close(&k->set);
     k->set = set;
+    k->set_lost = false;
     return HS_OK;
 }
 
@@ -275,7 +278,9 @@ static bool
 worker_is_whole(struct worker *k)
 {
     hs_loop_collect(k->loop);
-    return (!hs_loop_is_lost(k->loop) && hs_own_fd_is_there(&k->set)) || worker_renew(k) == HS_OK;
+    if (hs_own_look_is_due(&k->look) && !hs_own_fd_is_there(&k->set))
+        k->set_lost = true;
+    return (!hs_loop_is_lost(k->loop) && !k->set_lost) || worker_renew(k) == HS_OK;
 }
 
 /* The pool leaves the list when it is closed and nothing of it is under way. */

@@ -39,7 +39,7 @@ void hs_pool_census_remove(struct hs_pool *p);
 HS_NODISCARD hs_err hs_task_begin(struct worker *k, struct task *task, struct hs_pool *p,
                                   struct hs_error *err);
 void hs_task_end(struct task *task);
-int hs_pool_worker_watch_fd(const struct worker *k);
+const struct hs_own_fd *hs_pool_worker_watch(const struct worker *k); /* the epoll set */
 
 /* ---- tend.c ---- */
 /* Does what is due; returns when (hs_now) it wants to be visited again. *ret_done: the pool is

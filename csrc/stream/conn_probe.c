@@ -165,7 +165,7 @@ hs_conn_renew(struct hs_conn *c)
 }
 
 bool
-hs_conn_watch(struct hs_conn *c, int epoll_fd, uint32_t events, uint64_t data)
+hs_conn_watch(struct hs_conn *c, const struct hs_own_fd *set, uint32_t events, uint64_t data)
 {
     struct epoll_event ev = {.events = events, .data.u64 = data};
     bool done;
@@ -173,9 +173,10 @@ hs_conn_watch(struct hs_conn *c, int epoll_fd, uint32_t events, uint64_t data)
     HS_CHECK(c, CONN_MAGIC);
     if (hs_fd_look(&c->fd, NULL) != HS_OK)
         return false;
-    done = hs_sys_epoll_ctl(epoll_fd, EPOLL_CTL_MOD, hs_fd_number(&c->fd), &ev) == 0 ||
-           (errno == ENOENT &&
-            hs_sys_epoll_ctl(epoll_fd, EPOLL_CTL_ADD, hs_fd_number(&c->fd), &ev) == 0);
+    /* A change in another's set fails, and changes nothing. */
+    done = hs_sys_epoll_ctl(set->number, EPOLL_CTL_MOD, hs_fd_number(&c->fd), &ev) == 0 ||
+           (errno == ENOENT && hs_own_fd_is_there(set) &&
+            hs_sys_epoll_ctl(set->number, EPOLL_CTL_ADD, hs_fd_number(&c->fd), &ev) == 0);
     hs_fd_look_end(&c->fd);
     return done;
 }

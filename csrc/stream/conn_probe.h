@@ -7,6 +7,7 @@
 #define HS_STREAM_CONN_PROBE_H
 
 #include "hardsock_binding.h"
+#include "../base/own_fd.h"
 
 #include <stdatomic.h>
 
@@ -52,7 +53,7 @@ void hs_conn_renew(struct hs_conn *c);
 
 /* epoll_ctl(2) on its descriptor, while that is surely its own: adds it, or arms it again. False:
  * it is closed, or the kernel would not. */
-bool hs_conn_watch(struct hs_conn *c, int epoll_fd, uint32_t events, uint64_t data);
+bool hs_conn_watch(struct hs_conn *c, const struct hs_own_fd *set, uint32_t events, uint64_t data);
 /* Its number, for those who only tell it; -1: closed. */
 int hs_conn_peek_fd(struct hs_conn *c);
 /* Not inherited by fork. */

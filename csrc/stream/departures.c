@@ -70,6 +70,7 @@ struct hs_departures {
     struct young *young; /* own; a ring */
     size_t first_young, n_young, room_young;
     struct hs_timerfd timer; /* own; in the set, for the oldest of the young */
+    struct hs_own_look look; /* whether the timer is there */
 };
 
 static const char by_reset[] = "the client has left: its connection was reset, or is dead";
@@ -336,10 +337,10 @@ departures_leave(struct hs_conn *c, bool given_away)
         token = p->token;
         p->token = NULL;
         p->generation++;
-        if (d->epoll.number >= 0 && p->armed &&
+        if (p->armed &&
             (given_away ||
              !hs_fd_is_closed(&c->fd))) /* Else the kernel has done it, or is about to. */
-            (void)hs_sys_epoll_ctl(d->epoll.number, EPOLL_CTL_DEL, c->fd.number, NULL);
+            hs_own_fd_unwatch(&d->epoll, c->fd.number);
     }
     hs_lock_drop(&d->lock);
     hs_token_unref(token);
@@ -501,6 +502,19 @@ next_departed(struct hs_departures *d, struct hs_error *err, struct hs_token **r
     return rv;
 }
 
+/* The timer's loss is told by its own events, too: see collect_young_locked(). */
+static bool
+departures_are_there(struct hs_departures *d)
+{
+    bool lost;
+
+    hs_lock_take(&d->lock);
+    lost = !hs_own_fd_is_there(&d->epoll) ||
+           (hs_own_look_is_due(&d->look) && !hs_own_fd_is_there(&d->timer.fd));
+    hs_lock_drop(&d->lock);
+    return !lost;
+}
+
 hs_err
 hs_departures_tend(struct hs_departures *d, struct hs_op *op, struct hs_error *err,
                    struct hs_callback **ret_fired)
@@ -519,7 +533,7 @@ hs_departures_tend(struct hs_departures *d, struct hs_op *op, struct hs_error *e
     if ((rv = hs_op_begin(op, HS_NEVER, err)) != HS_OK)
         return rv;
     for (;;) {
-        if (!hs_own_fd_is_there(&d->epoll) || !hs_own_fd_is_there(&d->timer.fd))
+        if (!departures_are_there(d))
             return departures_lost(err);
         for (unsigned round = 0;; round++) {
             if ((rv = next_departed(d, err, &token, &why)) != HS_OK)
