@@ -75,10 +75,12 @@ TEST_SRC := $(sort $(wildcard tests/c/test_*.c))
 TEST_AUX := $(filter-out $(TEST_SRC),$(wildcard tests/c/*.c))
 TORT_SRC := $(sort $(wildcard tests/torture/test_*.c tests/torture/torture_*.c))
 TORT_AUX := $(filter-out $(TORT_SRC),$(wildcard tests/torture/*.c))
+LAB_NAMES := $(notdir $(wildcard lab/*))
+LAB := $(patsubst %,python/hardsock/lab/hardsock-%,$(LAB_NAMES))
 # Those of the tool are its own Makefile's.
 FUZZ_TUNE := $(patsubst %,tests/fuzz/fuzz_%.c,profile sysctl_conf history waivers saved foreign)
 FUZZ_SRC := $(filter-out $(FUZZ_TUNE),$(sort $(wildcard tests/fuzz/fuzz_*.c)))
-C_FILES   = $(wildcard csrc/*/*.[ch] csrc/binding/*/*.[ch] lab/*.[ch] tests/c/*.[ch] tests/torture/*.[ch] tests/fuzz/*.[ch] tuning/src/*.[ch])
+C_FILES   = $(wildcard csrc/*/*.[ch] csrc/binding/*/*.[ch] lab/*/*.[ch] tests/c/*.[ch] tests/torture/*.[ch] tests/fuzz/*.[ch] tuning/src/*.[ch])
 PY_FILES  = $(wildcard setup.py python tests tools bench examples packaging)
 
 # ---- what depends on the interpreter: written once by the venv's own Python
@@ -121,7 +123,7 @@ build/$(1)/libhardsock.a: $$(OBJ_$(1))
 TESTS_$(1) := $(patsubst %.c,build/$(1)/%,$(TEST_SRC))
 $$(TESTS_$(1)): %: %.o $(patsubst %.c,build/$(1)/%.o,$(TEST_AUX)) build/$(1)/libhardsock.a
 	$$(call say,LINK,$$@)
-	$(Q)$$(CC_$(1)) $$(LD_$(1)) $$(LDFLAGS) -o $$@.$$$$$$$$ $$^ $$(shell pkg-config --libs check) $$(HS_LIBS) && mv -f $$@.$$$$$$$$ $$@
+	$(Q)$$(CC_$(1)) $$(LD_$(1)) $$(LDFLAGS) -o $$@.$$$$$$$$ $$^ $$(shell pkg-config --libs check) $$(HS_LIBS) -lm && mv -f $$@.$$$$$$$$ $$@
 
 # Each program wraps just what it, or the shared part beside it, defines as __wrap_NAME.
 TORT_$(1) := $(patsubst %.c,build/$(1)/%,$(TORT_SRC))
@@ -157,15 +159,18 @@ $(foreach f,release debug asan tsan cov fuzz,$(eval $(call flavour,$(f))))
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r t d; do printf '  %-14s %s\n' "$$t" "$$d"; done
 
-build: lib tune python/hardsock/$(PY_SO) python/hardsock/lab/hardsock-wire ## core libraries, and the extension in place for .venv
+build: lib tune python/hardsock/$(PY_SO) $(LAB) ## core libraries, and the extension in place for .venv
 
 python/hardsock/$(PY_SO): build/release/$(PY_ABI)/hardsock/$(PY_SO)
 	$(Q)cp $< $@.$$$$ && mv -f $@.$$$$ $@
 
-# The lab's relay: a program of its own, beside the Python that runs it.
-python/hardsock/lab/hardsock-wire: $(sort $(wildcard lab/*.c)) $(wildcard lab/*.h) Makefile tools/flags.mk
-	$(call say,LINK,$@)
-	$(Q)$(CC) $(HS_STD) $(HS_WARN) $(HS_WARN_CORE) $(WERROR) $(HS_OPT_RELEASE) $(HS_HARDEN) $(CFLAGS) -o $@.$$$$ $(filter %.c,$^) $(LDFLAGS) && mv -f $@.$$$$ $@
+# The lab's programs stand beside the Python that runs them: lab/NAME becomes hardsock-NAME.
+define lab-program
+python/hardsock/lab/hardsock-$(1): $(sort $(wildcard lab/$(1)/*.c)) $(wildcard lab/$(1)/*.h) Makefile tools/flags.mk
+	$$(call say,LINK,$$@)
+	$(Q)$$(CC) $$(HS_STD) $$(HS_WARN) $$(HS_WARN_CORE) $$(WERROR) $$(HS_OPT_RELEASE) $$(HS_HARDEN) $$(CFLAGS) -o $$@.$$$$$$$$ $$(filter %.c,$$^) $$(LDFLAGS) -lm && mv -f $$@.$$$$$$$$ $$@
+endef
+$(foreach n,$(LAB_NAMES),$(eval $(call lab-program,$(n))))
 
 .PHONY: tune
 tune: ## hardsock-tune, also into .venv
@@ -245,7 +250,7 @@ valgrind: need-check $(TESTS_debug) ## C tests under valgrind's memcheck
 FUZZ_BIN := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(FUZZ_SRC))
 $(FUZZ_BIN): build/fuzz/%: tests/fuzz/%.c build/fuzz/libhardsock.a Makefile
 	$(call say,LINK,$@)
-	$(Q)$(CLANG) $(TEST_CFLAGS) $(HS_OPT_DEBUG) $(LD_fuzz) -fno-sanitize-recover=all -MMD -MP -MT $@ -MF $@.d -o $@.$$$$ $< build/fuzz/libhardsock.a $(HS_LIBS) && mv -f $@.$$$$ $@
+	$(Q)$(CLANG) $(TEST_CFLAGS) $(HS_OPT_DEBUG) $(LD_fuzz) -fno-sanitize-recover=all -MMD -MP -MT $@ -MF $@.d -o $@.$$$$ $< build/fuzz/libhardsock.a $(HS_LIBS) -lm && mv -f $@.$$$$ $@
 -include $(FUZZ_BIN:=.d)
 
 fuzz: $(FUZZ_BIN) ## each fuzzer for FUZZ_SECONDS (30), from its committed corpus
@@ -280,7 +285,7 @@ format-check: need-dev ## fail if `make format` would change something
 
 tidy: build ## clang-tidy over csrc
 	$(Q)printf '%s\n' $(CORE_SRC) | xargs -P $(JOBS) -I{} clang-tidy --quiet {} -- $(HS_STD) $(HS_INCLUDE)
-	$(Q)printf '%s\n' lab/*.c tuning/src/*.c | xargs -P $(JOBS) -I{} clang-tidy --quiet {} -- $(HS_STD)
+	$(Q)printf '%s\n' lab/*/*.c tuning/src/*.c | xargs -P $(JOBS) -I{} clang-tidy --quiet {} -- $(HS_STD)
 	$(Q)printf '%s\n' $(BIND_SRC) | xargs -P $(JOBS) -I{} clang-tidy --quiet {} -- $(HS_STD) $(HS_INCLUDE) -isystem $(PY_INC)
 
 stubs: need-dev build ## stubs against the built module, both ways
@@ -332,6 +337,7 @@ bench: need-dev build ## measure beside the peers
 ifeq ($(BENCH_ARGS),)
 	$(Q)$(PY) -m bench.adapters
 	$(Q)$(PY) -m bench.loops
+	$(Q)$(PY) -m bench.scan
 endif
 
 .PHONY: board
@@ -378,5 +384,5 @@ install: lib tune ## libraries, header, pkg-config file and hardsock-tune under 
 	$(Q)$(MAKE) -C tuning install DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)'
 
 clean: ## remove what was built, but not .venv
-	$(Q)rm -rf build dist python/*.egg-info python/hardsock/_core*.so python/hardsock/lab/hardsock-wire .pytest_cache .mypy_cache .ruff_cache
+	$(Q)rm -rf build dist python/*.egg-info python/hardsock/_core*.so $(LAB) .pytest_cache .mypy_cache .ruff_cache
 	$(Q)find python tests tools bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -198,20 +198,20 @@ class Build(build):
 
 
 class BuildPy(build_py):
-    """The lab's relay is a program, so that the core need not know it: it stands beside its Python.
-
-    Without a compiler flag of its own: it links nothing but libc."""
+    """The lab's programs stand beside their Python, so that the core need not know them: lab/NAME
+    becomes hardsock-NAME. Without a compiler flag of their own: they link nothing but libc."""
 
     def run(self):
         super().run()
         if pure or self.editable_mode:
             return
-        target = Path(self.build_lib) / "hardsock/lab/hardsock-wire"
-        sources = sorted(str(p) for p in (ROOT / "lab").glob("*.c"))
         compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
         flags = [*FLAGS["HS_STD"], *FLAGS["HS_OPT_RELEASE"], *FLAGS["HS_HARDEN"]]
-        if subprocess.run([*compiler, *flags, *sources, "-o", str(target)]).returncode != 0:
-            sys.exit("hardsock-wire cannot be built here; see the messages above.")
+        for place in sorted(p for p in (ROOT / "lab").iterdir() if p.is_dir()):
+            target = Path(self.build_lib) / f"hardsock/lab/hardsock-{place.name}"
+            command = [*compiler, *flags, *sorted(map(str, place.glob("*.c")))]
+            if subprocess.run([*command, "-o", str(target), "-lm"]).returncode != 0:
+                sys.exit(f"{target.name} cannot be built here; see the messages above.")
 
 
 class EggInfo(egg_info):

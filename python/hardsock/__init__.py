@@ -90,6 +90,7 @@ if TYPE_CHECKING:
     from hardsock.connecting.connect import Address, adopt, connect, resolve
     from hardsock.connecting.create_connection import create_connection
     from hardsock.guard import Guard
+    from hardsock.lab.scan import SynWatch
     from hardsock.leaks.descriptors import (
         Descriptor,
         FdAlarm,
@@ -213,6 +214,7 @@ __all__ = [
     "Site",
     "SocketError",
     "SocketOptions",
+    "SynWatch",
     "TLSConfig",
     "TLSError",
     "TLSInfo",
@@ -294,6 +296,7 @@ _HOMES = {
     "hardsock.connecting.connect": ("Address", "adopt", "connect", "resolve"),
     "hardsock.connecting.create_connection": ("create_connection",),
     "hardsock.guard": ("Guard",),
+    "hardsock.lab.scan": ("SynWatch",),
     "hardsock.leaks.descriptors": (
         "Descriptor",
         "FdAlarm",

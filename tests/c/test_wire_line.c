@@ -3,7 +3,7 @@
  */
 #include "support.h"
 
-#include "../../lab/line.c"
+#include "../../lab/wire/line.c"
 
 #define LEN 100
 

@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -206,7 +208,7 @@ def test_nothing_is_left_when_its_owner_is_killed() -> None:
         "import sys\n"
         "from hardsock.lab.wire import Wire\n"
         "with Wire() as wire:\n"
-        "    print(wire._relay.running.pid, flush=True)\n"
+        "    print(wire._relay.process.pid, flush=True)\n"
         "    sys.stdin.read()\n"
     )
     with available():
@@ -222,11 +224,19 @@ def test_nothing_is_left_when_its_owner_is_killed() -> None:
         assert poll_until(lambda: relay not in relays(), 30.0)
 
 
+def test_a_wire_outlives_the_thread_that_laid_it() -> None:
+    wire = Wire()
+    with available(), ThreadPoolExecutor(1) as threads:
+        threads.submit(wire.__enter__).result()
+    with closing(wire):
+        assert len(across(wire, 20, 1000)) == 20
+
+
 def test_a_relay_that_dies_makes_results_invalid(lay: Callable[..., Wire]) -> None:
     wire = lay()
-    assert wire._relay.running is not None
-    wire._relay.running.kill()
-    with pytest.raises(InvalidResult, match="the relay died: status -9"):
+    assert wire._relay is not None
+    wire._relay.process.kill()
+    with pytest.raises(InvalidResult, match="hardsock-wire died: status -9"):
         wire.judge()
 
 

@@ -19,7 +19,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.command == "demo":
             from hardsock.demo import run
 
-            return run(arguments.scenes, plain=arguments.plain, list_only=arguments.list)
+            return run(
+                arguments.scenes,
+                plain=arguments.plain,
+                list_only=arguments.list,
+                patience=arguments.patience,
+            )
+        if arguments.command == "lab" and arguments.action == "scan":
+            from hardsock.lab._scan_command import run as run_scan
+
+            return run_scan(arguments)
         if arguments.command == "lab":
             from hardsock.lab.experiments.command import run as run_lab
 
@@ -65,6 +74,20 @@ def _seconds(text: str) -> float:
     value = float(text)
     if not 0.1 <= value <= 3600:
         raise argparse.ArgumentTypeError(f"must be between 0.1 and 3600 seconds, got {text}")
+    return value
+
+
+def _factor(text: str) -> float:
+    value = float(text)
+    if not 1 <= value <= 1000:
+        raise argparse.ArgumentTypeError(f"must be between 1 and 1000, got {text}")
+    return value
+
+
+def _rows(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"must be between 1 and 1,000,000, got {text}")
     return value
 
 
@@ -141,8 +164,8 @@ def _add_lab(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         description="Experiments on the kernel's real network, in namespaces of their own. Each "
         "states a claim, provokes the failure with plain sockets, does the same work with hardsock, "
         "and judges itself.",
-        epilog="Exit status: 0 if each claim was shown; 1 if one was not; 3 if one is INVALID or "
-        "cannot run here, and all others were shown; 2 for wrong usage.",
+        epilog="Exit status of `run`: 0 if each claim was shown; 1 if one was not; 3 if one is "
+        "INVALID or cannot run here, and all others were shown; 2 for wrong usage.",
     )
     what = lab.add_subparsers(dest="action", required=True, metavar="ACTION")
     what.add_parser("list", help="name the experiments and their claims")
@@ -152,6 +175,33 @@ def _add_lab(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--out",
         metavar="DIR",
         help="write NAME.json, NAME.md and two pictures of each there (pictures: hardsock[lab])",
+    )
+
+    scan = what.add_parser(
+        "scan",
+        help="record who tries to connect to this machine",
+        description="Counts SYNs by source, network and port, says how many of them it could "
+        "attribute, and what TCP did meanwhile (SYN cookies, overflows). Blocks nothing, and needs "
+        "CAP_NET_RAW. Ctrl-C ends it early, and tells what was seen.",
+        epilog="Exit status: 0; 1 if SYNs cannot be recorded here; 2 for wrong usage.",
+    )
+    scan.add_argument("--interface", metavar="NAME", help="only SYNs that come in there (all)")
+    scan.add_argument(
+        "--seconds", type=_seconds, default=10.0, metavar="S", help="how long to record (10)"
+    )
+    scan.add_argument(
+        "--format",
+        choices=("text", "json", "nft"),
+        default="text",
+        help="nft: a script with the sources as a set, which is printed and never applied",
+    )
+    scan.add_argument("--top", type=_rows, default=20, metavar="N", help="rows of each table (20)")
+    scan.add_argument(
+        "--at-least",
+        type=_rows,
+        default=100,
+        metavar="N",
+        help="nft: sources that surely sent so many SYNs (100)",
     )
 
 
@@ -173,6 +223,13 @@ def _make_parser() -> argparse.ArgumentParser:
     demo.add_argument("scenes", nargs="*", metavar="SCENE", help="play only these scenes")
     demo.add_argument("--list", action="store_true", help="name the scenes and play none")
     demo.add_argument("--plain", action="store_true", help="aligned text, even if rich is there")
+    demo.add_argument(
+        "--patience",
+        type=_factor,
+        default=1.0,
+        metavar="N",
+        help="times may be N times as long as their bounds: for a busy machine (1)",
+    )
 
     _add_lab(commands)
     explain = commands.add_parser(

@@ -17,6 +17,7 @@ from hardsock.lab.dns import DeadDNS, ScriptedDNS, use_dns
 from hardsock.lab.inventory import differences, leak_check, snapshot
 from hardsock.lab.namespaces import Namespace, NamespaceUnavailable, run_in_namespace
 from hardsock.lab.peers import PeerScript
+from hardsock.lab.scan import SynReport, SynWatch
 from hardsock.lab.threads import Call, Hung, run_threaded, wait_until_blocked
 from hardsock.lab.unavailable import Unavailable
 from hardsock.lab.waits import poll_until
@@ -35,6 +36,8 @@ __all__ = [
     "NamespaceUnavailable",
     "PeerScript",
     "ScriptedDNS",
+    "SynReport",
+    "SynWatch",
     "Unavailable",
     "Wire",
     "WireStats",

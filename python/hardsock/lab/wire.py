@@ -15,30 +15,23 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
-import subprocess
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from hardsock.lab._program import Program
 from hardsock.lab.namespaces import Namespace
-from hardsock.lab.unavailable import Unavailable
-from hardsock.lab.waits import readable
+from hardsock.lab.unavailable import InvalidResult, Unavailable
 
 __all__ = ["Direction", "Impairment", "InvalidResult", "Wire", "WireStats"]
 
 _RELAY = Path(__file__).with_name("hardsock-wire")
-_ANSWER = 30.0
 # Less is within what a scheduler does, whatever the delay is.
 _LEAST_LATENESS = 0.001
 
 Backend = Literal["any", "tun", "packet"]
 Way = Literal["ab", "ba", "both"]
-
-
-class InvalidResult(Exception):
-    """The instrument did not do what it was asked to, so what was measured on it means nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,12 +122,6 @@ class WireStats:
     """Seconds of processor time."""
 
 
-@dataclass
-class _Process:
-    running: subprocess.Popen[bytes] | None = None
-    buffer: bytes = field(default=b"")
-
-
 class Wire:
     """Two namespaces, `a` and `b`, and the link between them (device ``wire0`` in each).
 
@@ -174,7 +161,7 @@ class Wire:
         self._home = Namespace(mount=False)
         self.a = Namespace(beside=self._home)
         self.b = Namespace(beside=self._home)
-        self._relay = _Process()
+        self._relay: Program | None = None
 
     def __enter__(self) -> Wire:
         try:
@@ -193,15 +180,9 @@ class Wire:
 
     def close(self) -> None:
         """Take the link away, and let go of both namespaces. Safe to call twice."""
-        process = self._relay.running
-        if process is not None:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            process.kill()
-            process.wait()
-            process.stdin.close()
-            process.stdout.close()
-            self._relay.running = None
+        if self._relay is not None:
+            self._relay.close()
+            self._relay = None
         for one in (self.b, self.a, self._home):
             one.close()
 
@@ -271,49 +252,21 @@ class Wire:
             raise ValueError(answer)
 
     def _start(self) -> None:
-        if not os.access(_RELAY, os.X_OK):
-            raise Unavailable(f"{_RELAY} is not there: this hardsock was built without its lab")
         fds = [one._fds["net"] for one in (self._home, self.a, self.b)]
         user = self._home._fds.get("user", -1)
-        command = [str(_RELAY), self.backend, str(user), *map(str, fds), str(self.seed)]
+        arguments = [self.backend, str(user), *map(str, fds), str(self.seed)]
         if self.congestion is not None:
-            command.append(self.congestion)
-        self._relay.running = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            pass_fds=[fd for fd in (user, *fds) if fd >= 0],
-        )
-        said, _, what = self._line().partition(" ")
+            arguments.append(self.congestion)
+        self._relay = Program(_RELAY, arguments, [fd for fd in (user, *fds) if fd >= 0])
+        said, _, what = self._relay.line().partition(" ")
         if said != "ready":
             raise Unavailable(f"no wire between the namespaces: {what}")
         self.backend = what
 
     def _ask(self, command: str) -> str:
-        process = self._relay.running
-        if process is None or process.stdin is None:
+        if self._relay is None:
             raise RuntimeError("the wire is not laid: use it in a with block")
-        try:
-            process.stdin.write(command.encode() + b"\n")
-            process.stdin.flush()
-        except BrokenPipeError:
-            pass  # Its end is told by the answer that does not come.
-        return self._line()
-
-    def _line(self) -> str:
-        process = self._relay.running
-        assert process is not None
-        assert process.stdout is not None
-        fd = process.stdout.fileno()
-        while b"\n" not in self._relay.buffer:
-            data = os.read(fd, 65536) if readable(fd, _ANSWER) else None
-            if data is None:
-                raise InvalidResult(f"the relay did not answer within {_ANSWER:g} s")
-            if not data:
-                raise InvalidResult(f"the relay died: status {process.wait()}")
-            self._relay.buffer += data
-        line, _, self._relay.buffer = self._relay.buffer.partition(b"\n")
-        return line.decode()
+        return self._relay.ask(command)
 
 
 def _changed(before: Impairment, changes: dict[str, Any]) -> Impairment:

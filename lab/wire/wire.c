@@ -22,8 +22,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -232,12 +232,12 @@ watch(struct wire *w, int fd, uint32_t what)
 static int
 run(struct wire *w)
 {
-    struct epoll_event events[4];
+    struct epoll_event events[5];
     uint64_t ticks;
     bool over = false;
 
     while (!over) {
-        int n = epoll_wait(w->epoll, events, 4, -1);
+        int n = epoll_wait(w->epoll, events, 5, -1);
 
         for (int i = 0; i < n; i++)
             if (events[i].data.u32 == 2)
@@ -248,7 +248,9 @@ run(struct wire *w)
             if (events[i].data.u32 < 2)
                 read_end(w, (int)events[i].data.u32);
             else if (events[i].data.u32 == 3)
-                over = !read_commands(w);
+                over = over || !read_commands(w);
+            else if (events[i].data.u32 == 4)
+                over = true;
         }
         for (int from = 0; from < 2; from++)
             deliver_due(w, from);
@@ -280,6 +282,7 @@ main(int argc, char **argv)
     struct sched_param priority = {.sched_priority = 1};
     const char *cc = argc > 7 ? argv[7] : NULL;
     bool packet, opened = false;
+    pid_t owner = getppid();
 
     if (argc < 7) {
         (void)fprintf(stderr, "hardsock.lab.Wire starts this; it is of no use by hand\n");
@@ -295,7 +298,6 @@ main(int argc, char **argv)
         (void)printf("no setns: %s\n", strerror(errno));
         return 3;
     }
-    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
     packet = strcmp(argv[1], "packet") == 0;
     if (!packet)
         opened = open_ends(&w, false, cc);
@@ -310,6 +312,9 @@ main(int argc, char **argv)
         (void)printf("no %s\n", why[0] != '\0' ? why : strerror(errno));
         return 3;
     }
+    /* The owner's end is seen even where its input is held open by a child of the owner. It is the
+     * process that counts: PR_SET_PDEATHSIG would come when the thread that began this is over. */
+    (void)watch(&w, (int)syscall(SYS_pidfd_open, owner, 0), 4);
     w.realtime = sched_setscheduler(0, SCHED_RR, &priority) == 0;
     (void)printf("ready %s\n", packet ? "packet" : "tun");
     (void)fflush(stdout);

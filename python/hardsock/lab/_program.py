@@ -1,0 +1,78 @@
+"""A native program of the lab that runs beside us: lines to it, and a line in answer to each."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from hardsock.lab.unavailable import InvalidResult, Unavailable
+from hardsock.lab.waits import readable
+
+_ANSWER = 30.0
+
+
+class Program:
+    """Runs *path*. It ends with its input, so it does not outlive us.
+
+    Raises:
+        Unavailable: It is not there.
+    """
+
+    def __init__(self, path: Path, arguments: Sequence[str], fds: Sequence[int] = ()) -> None:
+        if not os.access(path, os.X_OK):
+            raise Unavailable(f"{path} is not there: this hardsock was built without its lab")
+        self._name = path.name
+        self._buffer = b""
+        self.process = subprocess.Popen(
+            [str(path), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=fds,
+        )
+
+    def ask(self, command: str) -> str:
+        """Say *command*; return the answer.
+
+        Raises:
+            InvalidResult: It is dead, or does not answer.
+        """
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(command.encode() + b"\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # Its end is told by the answer that does not come.
+        return self.line()
+
+    def line(self) -> str:
+        """Its next line; raises as `ask`."""
+        assert self.process.stdout is not None
+        fd = self.process.stdout.fileno()
+        while b"\n" not in self._buffer:
+            data = os.read(fd, 65536) if readable(fd, _ANSWER) else None
+            if data is None:
+                raise InvalidResult(f"{self._name} did not answer within {_ANSWER:g} s")
+            if not data:
+                raise InvalidResult(f"{self._name} died: status {self.process.wait()}")
+            self._buffer += data
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line.decode()
+
+    def dies_within(self, seconds: float) -> bool:
+        """Wait so long, or until it is dead, and say which."""
+        assert self.process.stdout is not None
+        return readable(self.process.stdout.fileno(), seconds)
+
+    def close(self) -> None:
+        """End it. Safe to call twice."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.kill()
+        self.process.wait()
+        try:
+            self.process.stdin.close()
+        except BrokenPipeError:
+            pass  # What it was told last, it did not live to read.
+        self.process.stdout.close()
