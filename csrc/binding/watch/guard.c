@@ -47,7 +47,7 @@ guard_look_detached(void *arg)
     struct looking *l = arg;
     struct hs_conn **all;
     int64_t ignored;
-    size_t n;
+    size_t n = 0;
 
     if ((all = take_conns(&n)) == NULL ||
         (l->seen = PyMem_RawCalloc(n + 1, sizeof(*l->seen))) == NULL)
