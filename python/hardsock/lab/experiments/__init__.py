@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from hardsock.lab.experiments.backlog import BACKLOG
 from hardsock.lab.experiments.deadline_lost import DEADLINE_LOST
 from hardsock.lab.experiments.descriptors import DESCRIPTORS
 from hardsock.lab.experiments.dns_hang import DNS_HANG
@@ -31,6 +32,7 @@ EXPERIMENTS = (
     TLS_STARVATION,
     POOL_LEAK,
     DESCRIPTORS,
+    BACKLOG,
     DEADLINE_LOST,
     FAR_AWAY,
     LOSSY,
