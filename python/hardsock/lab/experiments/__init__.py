@@ -18,6 +18,7 @@ from hardsock.lab.experiments.nagle import NAGLE
 from hardsock.lab.experiments.pool_leak import POOL_LEAK
 from hardsock.lab.experiments.ports import PORTS
 from hardsock.lab.experiments.reset_storm import RESET_STORM
+from hardsock.lab.experiments.syn_scan import SYN_SCAN
 from hardsock.lab.experiments.tls_starvation import TLS_STARVATION
 
 __all__ = ["EXPERIMENTS", "Experiment", "Finding"]
@@ -33,6 +34,7 @@ EXPERIMENTS = (
     POOL_LEAK,
     DESCRIPTORS,
     BACKLOG,
+    SYN_SCAN,
     DEADLINE_LOST,
     FAR_AWAY,
     LOSSY,
