@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from hardsock.lab.experiments.backlog import BACKLOG
+from hardsock.lab.experiments.dead_peer import DEAD_PEER
 from hardsock.lab.experiments.deadline_lost import DEADLINE_LOST
 from hardsock.lab.experiments.descriptors import DESCRIPTORS
 from hardsock.lab.experiments.dns_hang import DNS_HANG
@@ -32,6 +33,7 @@ EXPERIMENTS = (
     PORTS,
     TLS_STARVATION,
     POOL_LEAK,
+    DEAD_PEER,
     DESCRIPTORS,
     BACKLOG,
     SYN_SCAN,

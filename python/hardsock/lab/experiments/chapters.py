@@ -44,7 +44,7 @@ CHAPTERS = (
         "A pool saves round trips and ports, and it brings faults of its own: connections that nobody "
         "gives back, slots that a stuck dial holds, peers that have gone meanwhile. It must account for "
         "each connection, and ask the kernel before it lends one.",
-        ("ports", "pool-leak"),
+        ("ports", "pool-leak", "dead-peer"),
     ),
     Chapter(
         "Serving",
