@@ -162,6 +162,18 @@ RULES = (
         )
         for tls, n in (("False", "plain"), ("True", "TLS"))
     ),
+    *(
+        Rule("mariadb", "what_aiomysql_waits_for_ends", what, f"{what}-.*", "aiomysql")
+        for what in ("silent", "drip", "queue")
+    ),
+    *(
+        Rule("mariadb", function, what, ".*", "aiomysql", "", transports)
+        for function, what, transports in (
+            ("a_stalled_handshake_of_aiomysql", "TLS stall", ("TLS",)),
+            ("aiomysql_connects_into_a_black_hole", "black hole", _BOTH),
+            ("a_dead_name_server_ends_for_aiomysql", "dead DNS", _BOTH),
+        )
+    ),
     # Brokers.
     Rule("messaging", "a_connect_into_a_black_hole_ends", "black hole", ".*", "kombu", "", _BOTH),
     Rule("messaging", "a_dead_name_server_ends", "dead DNS", "kombu-.*", "kombu", "", _BOTH),
@@ -190,17 +202,25 @@ RULES = (
         "",
         ("TLS",),
     ),
-    Rule("celery", "sending_to_a_broker_that_stalls", "silent", ".*", "celery", "", ("plain",)),
+    *(
+        Rule("celery", "sending_to_a_broker_that_stalls", what, f"{what}-.*", "celery")
+        for what in ("silent", "drip")
+    ),
+    *(
+        Rule("celery", function, what, ".*", "celery", "", transports)
+        for function, what, transports in (
+            ("a_handshake_with_a_broker_that", "TLS stall", ("TLS",)),
+            ("sending_into_a_black_hole_ends", "black hole", _BOTH),
+            ("a_dead_name_server_ends", "dead DNS", _BOTH),
+        )
+    ),
     # The other clients of the standard library.
     *(
         Rule(
             "stdlib",
             "a_server_that_falls_silent",
             what,
-            rf".*{way}-(?P<who>.*)",
-            "",
-            "",
-            ("plain",),
+            rf".*-{way}-(?P<who>.*)",
         )
         for what, way in (("silent", "stall"), ("drip", "drip"))
     ),
@@ -211,13 +231,22 @@ RULES = (
             ("mail_and_ftp_into_a_black_hole", "black hole"),
         )
     ),
-    Rule("stdlib", "a_stalled_handshake_from_the", "TLS stall", "(?P<who>.*)", "", "d", ("TLS",)),
+    Rule(
+        "stdlib",
+        "a_stalled_handshake_with_a_mail",
+        "TLS stall",
+        "(?:scope|cancel)-(?P<who>[a-z]*).*",
+        "",
+        "",
+        ("TLS",),
+    ),
 )
 
 LACKS = {
     "http.client": ("queue", "pause", "redirect"),
     "urllib.request": ("queue", "pause", "reuse after cancel"),
     "PyMySQL": ("queue", "pause"),
+    "aiomysql": ("pause",),
     "psycopg": ("queue", "pause"),
     "aiohttp": ("pause",),
     "aiohttp over hardsock's TLS": ("pause",),

@@ -32,8 +32,10 @@ add_types(PyObject *module, mod_state *st)
         return -1;
     HS_TYPES(HS_ADD_TYPE)
 #undef HS_ADD_TYPE
-    /* Every scope makes one: without a dict and a tuple for its arguments that costs a third. */
+    /* Every scope makes one of each: with a dict and a tuple for the arguments it costs a third
+     * more. */
     st->token_type->tp_vectorcall = token_vectorcall;
+    st->scope_type->tp_vectorcall = scope_vectorcall;
     return 0;
 }
 
@@ -93,6 +95,7 @@ module_exec(PyObject *module)
 #undef HS_INTERN
     if ((st->scope = PyContextVar_New("hardsock.scope", Py_None)) == NULL ||
         PyModule_AddObjectRef(module, "scope", st->scope) < 0 ||
+        (st->trio_lowlevel = PyUnicode_InternFromString("trio.lowlevel")) == NULL ||
         PyModule_AddStringConstant(module, "version", hs_version()) < 0)
         return -1;
     atomic_init(&st->default_span_ns, HS_NEVER);

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextvars import ContextVar
 from types import CodeType, TracebackType
-from typing import IO, Any, Final, Literal, NoReturn, TypeAlias, final
+from typing import IO, Any, Final, Literal, NoReturn, TypeAlias, TypeVar, final
 
 from typing_extensions import Buffer, Self, disjoint_base
 
@@ -33,6 +33,8 @@ from hardsock.tls.config import TLSConfig
 version: Final[str]
 scope: Final[ContextVar[CancelToken | None]]
 owner: Final[ContextVar[object]]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 @final
 class Callback:
@@ -71,6 +73,66 @@ class CancelToken:
     def name(self) -> str: ...
 
 @final
+class Scope:
+    def __new__(
+        cls,
+        token: CancelToken | None = None,
+        seconds: float | None = None,
+        name: str | None = None,
+        *,
+        shields: bool = False,
+        beside: tuple[ContextVar[Any], object] | None = None,
+    ) -> Self: ...
+    def __enter__(self) -> CancelToken: ...
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None: ...
+    def __call__(self, function: _F, /) -> _F: ...
+    def _again(self) -> Scope: ...
+
+@disjoint_base
+class TaskScope:
+    def __new__(cls, seconds: float | None, *, name: str | None = None) -> Self: ...
+    def __aenter__(self) -> Awaitable[CancelToken]: ...
+    def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> Awaitable[None]: ...
+
+@final
+class Ready:
+    def __new__(cls, value: object, /) -> Self: ...
+    def __await__(self) -> Generator[Any, None, Any]: ...
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> NoReturn: ...
+
+@final
+class ContextValue:
+    def __new__(cls, variable: ContextVar[Any], value: object, /) -> Self: ...
+    def __enter__(self) -> None: ...
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None: ...
+
+def _set_scope_functions(
+    in_event_loop: Callable[[], bool],
+    load_host_scope: Callable[[], Callable[[CancelToken, bool, bool], Any]],
+    decorated: Callable[[Scope, Any], Any],
+    /,
+) -> None: ...
+
+@final
 class TLSContext:
     def __new__(cls, settings: dict[str, object], /) -> Self: ...
     def reload(self, settings: dict[str, object], /) -> None: ...
@@ -99,6 +161,7 @@ class Operation:
         self, fn: Callable[[Operation], object], /, *, context: Any = None
     ) -> None: ...
     def cancel(self, msg: object = None) -> bool: ...
+    def wake(self) -> None: ...
     def result(self) -> None: ...
     def done(self) -> bool: ...
     def step(self) -> bool | None: ...

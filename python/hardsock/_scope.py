@@ -8,12 +8,12 @@ too: see ``hardsock.aio._host_scope``.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ContextDecorator, contextmanager
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from hardsock._core import CancelToken
+from hardsock import _core
+from hardsock._core import CancelToken, Scope
 from hardsock._core import scope as _scope
 
 if TYPE_CHECKING:
@@ -74,86 +74,30 @@ def in_event_loop() -> bool:
     return in_trio_run is not None and bool(in_trio_run())
 
 
-class Ambient(ContextDecorator):
-    """A token that is ambient in a block; in a task of an event loop the block ends with it.
-
-    Entered for each request of each adapter; a test counts the calls (tests/adapters/test_calls.py).
-    """
-
-    __slots__ = ("_given", "_host", "_name", "_previous", "_seconds", "_shields")
-
-    def __init__(
-        self,
-        given: CancelToken | None,
-        seconds: float | None = None,
-        name: str | None = None,
-        shields: bool = False,
-    ) -> None:
-        self._given = given  # None: a new one of *seconds* and *name*
-        self._seconds, self._name, self._shields = seconds, name, shields
-        self._host: HostScope | None = None
-        self._previous: Any = None
-
-    def _recreate_cm(self) -> Ambient:  # For each call of a function that it decorates.
-        return Ambient(self._given, self._seconds, self._name, self._shields)
-
-    def __enter__(self) -> CancelToken:
-        if self._previous is not None:
-            raise RuntimeError("this scope is entered already: make another one")
-        outer, given = _scope.get(), self._given
-        if given is None:
-            if outer is None or self._shields:
-                token = CancelToken(self._seconds, name=self._name)
-            else:
-                token = outer.child(self._seconds, name=self._name)
-        elif outer is None or outer is given:
-            token = given
-        else:
-            token = CancelToken.linked((given, outer))
-        self._previous = _scope.set(token)
-        # What in_event_loop() asks, but for a call.
-        asyncio = sys.modules.get("_asyncio")
-        if (asyncio is not None and asyncio._get_running_loop() is not None) or (
-            "trio.lowlevel" in sys.modules and in_event_loop()
-        ):
-            try:
-                self._host = (_host_scope or _host_scopes())(token)
-            except BaseException:
-                self._reset()
-                raise
-        return token
-
-    def _reset(self) -> None:
-        _scope.reset(self._previous)
-        self._previous = None
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        _scope.reset(self._previous)
-        self._previous = None
-        if self._host is not None:
-            host, self._host = self._host, None
-            host.leave(exc_type, exc, traceback)
-
-
-_host_scope: Callable[[CancelToken], HostScope | None] | None = None
-"""``hardsock.aio._host_scope.host_scope``, once there was a scope in a task: an import statement in
-each of them is a tenth of what it costs."""
-
-
-def _host_scopes() -> Callable[[CancelToken], HostScope | None]:
-    global _host_scope
+def _load_host_scope() -> Callable[[CancelToken, bool, bool], HostScope | None]:
     from hardsock.aio._host_scope import host_scope
 
-    _host_scope = host_scope
     return host_scope
 
 
-def timeout(seconds: float | None, *, name: str | None = None) -> Ambient:
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def _decorated(ambient: Scope, function: _F) -> _F:
+    """*function* in a block of its own for each call."""
+
+    @wraps(function)
+    def inner(*args: Any, **kwargs: Any) -> Any:
+        with ambient._again():
+            return function(*args, **kwargs)
+
+    return inner  # type: ignore[return-value]
+
+
+_core._set_scope_functions(in_event_loop, _load_host_scope, _decorated)
+
+
+def timeout(seconds: float | None, *, name: str | None = None) -> Scope:
     """Give every call in the block one deadline, *seconds* from where it begins.
 
     Nested scopes can only tighten it. The token that is yielded can be cancelled from other
@@ -168,21 +112,20 @@ def timeout(seconds: float | None, *, name: str | None = None) -> Ambient:
         DeadlineExceeded: When the time is up.
         Cancelled: When the token was cancelled.
     """
-    return Ambient(None, seconds, name)
+    return Scope(None, seconds, name)
 
 
-def scope(token: CancelToken) -> Ambient:
+def scope(token: CancelToken) -> Scope:
     """Make *token* ambient for the block, beside the scopes around it.
 
     In a task of asyncio or trio the block ends with it, whatever it awaits.
     """
     if not isinstance(token, CancelToken):
         raise TypeError(f"token must be a CancelToken, not {type(token).__name__}")
-    return Ambient(token)
+    return Scope(token)
 
 
-@contextmanager
-def shield(seconds: float, *, name: str | None = None) -> Iterator[CancelToken]:
+def shield(seconds: float, *, name: str | None = None) -> Scope:
     """Keep outer cancellation and deadlines out of the block, for cleanup that has to wait.
 
     *seconds* is required: a shield without a deadline of its own could hang for ever. The event
@@ -190,14 +133,4 @@ def shield(seconds: float, *, name: str | None = None) -> Iterator[CancelToken]:
     """
     if seconds is None:
         raise TypeError("seconds must be a number: a shield needs a deadline of its own")
-    held = []
-    if in_event_loop():
-        from hardsock.aio._host_scope import shielded_from
-
-        held = shielded_from()
-    try:
-        with Ambient(None, seconds, name, shields=True) as token:
-            yield token
-    finally:
-        for host in held:
-            host.release()
+    return Scope(None, seconds, name, shields=True)

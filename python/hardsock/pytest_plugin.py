@@ -121,14 +121,13 @@ def _hardsock_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
         request.config.stash[_just_failed_key] = False
     owner = owners.begin(request.node.nodeid)
     request.node.stash[_owner_key] = owner
-    reset = _core.owner.set(owner)
     try:
-        yield
-        if _phase.found is not None and not request.node.stash.get(_failed_key, False):
-            _forget_values(request.node)
-            _tell(request.node.nodeid, _leftovers(owners, owner, request))
+        with _core.ContextValue(_core.owner, owner):
+            yield
+            if _phase.found is not None and not request.node.stash.get(_failed_key, False):
+                _forget_values(request.node)
+                _tell(request.node.nodeid, _leftovers(owners, owner, request))
     finally:
-        _core.owner.reset(reset)
         owners.end(owner)
 
 
@@ -203,11 +202,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, None]:
 
     @functools.wraps(test)
     async def owned(*args: Any, **kwargs: Any) -> Any:
-        reset = _core.owner.set(owner)
-        try:
+        with _core.ContextValue(_core.owner, owner):
             return await test(*args, **kwargs)
-        finally:
-            _core.owner.reset(reset)
 
     item.obj = owned  # type: ignore[attr-defined]
     yield
@@ -228,9 +224,8 @@ def pytest_fixture_setup(
         return
     owner = Owner(f"fixture {fixturedef.argname} ({fixturedef.scope})", only_named=True)
     outside = owners.outside()
-    reset = _core.owner.set(owner)
-    yield
-    _core.owner.reset(reset)
+    with _core.ContextValue(_core.owner, owner):
+        yield
     owners.exempt(outside)
     request.config.stash.setdefault(_fixtures_key, {})[id(fixturedef)] = owner
 

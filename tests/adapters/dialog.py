@@ -25,7 +25,7 @@ class Dialog:
         self.taken = b""
         self.failures: list[BaseException] = []
         self._steps, self._tls = steps, tls
-        self._stop = threading.Event()
+        self._stop, self._last = threading.Event(), threading.Event()
 
     def __enter__(self) -> Dialog:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -50,11 +50,17 @@ class Dialog:
         if exc_type is None and self.failures:
             raise self.failures[0]
 
+    def wait_for_last_step(self, timeout: float) -> None:
+        """Until all steps but the last are done."""
+        assert self._last.wait(timeout)
+
     def _main(self) -> None:
         try:
             self._sock, _ = self._listener.accept()
             self._sock.settimeout(30)
-            for step in self._steps:
+            for number, step in enumerate(self._steps, 1):
+                if number == len(self._steps):
+                    self._last.set()
                 getattr(self, "_" + step[0])(*step[1:])
             while self._sock.recv(65536):
                 pass

@@ -1,6 +1,6 @@
 """aiohttp's client, unchanged, on hardsock's event loop: the contract, and its pool's queue.
 
-Each call is a task with a scope around it, as a program has it: ``with hs.timeout(10):``. A client has a
+Each call is a task with a scope around it, as a program has it: ``with hs.timeout(60):``. A client has a
 loop of its own, which runs in whatever thread asks.
 """
 

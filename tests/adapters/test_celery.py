@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import ssl
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,16 @@ import pytest
 
 import hardsock as hs
 from adapters import celery_app
-from adapters.http_contract import SHORT, causes, nothing_open
+from adapters.http_contract import SHORT, causes, nothing_open, server_context
+from hardsock.lab.blackhole import BlackHole
+from hardsock.lab.namespaces import Namespace
 from hardsock.lab.peers import PeerScript
 from hardsock.lab.servers.process import Server
-from hardsock.lab.threads import Call
+from hardsock.lab.threads import IO_WAITS, Call
 from hardsock.lab.waits import poll_until
 from support.require import require
 from support.servers.brokers import rabbitmq
+from support.tls import Identities
 
 _TIMEOUT = 120.0
 _TESTS = Path(__file__).parents[1]
@@ -38,9 +42,12 @@ def _url(address: tuple[str, int]) -> str:
 
 
 @contextlib.contextmanager
-def application(address: tuple[str, int]) -> Iterator[Any]:
-    """One that sends, closed at the end."""
+def application(address: tuple[str, int], ids: Identities | None = None) -> Iterator[Any]:
+    """One that sends, closed at the end; over TLS to whom *ids* know."""
     made = celery_app.make(_url(address))
+    if ids is not None:
+        told = {"ca_certs": str(ids.ca), "cert_reqs": ssl.CERT_REQUIRED}
+        made.conf.update(broker_use_ssl=told)
     try:
         yield made
     finally:
@@ -103,28 +110,85 @@ def test_a_worker_serves_and_waiting_for_it_ends(broker: Server, worker: Path) -
     nothing_open()
 
 
+def _sending_ends(app: Any, end: str, ready: Callable[[Call], object]) -> None:
+    """Send under a token whose end comes when *ready* has returned."""
+    token = hs.CancelToken()
+
+    def send() -> None:
+        with hs.scope(token):
+            _send(app, "add", 1, 2, ignore_result=True)
+
+    with Call(send) as call:
+        ready(call)
+        if end == "cancel":
+            token.cancel("stop button")
+            with pytest.raises(hs.Cancelled):
+                call.result(_TIMEOUT)
+        else:
+            token.set_timeout(SHORT)
+            with pytest.raises(kombu.exceptions.OperationalError) as late:
+                call.result(_TIMEOUT)
+            assert any(isinstance(one, hs.DeadlineExceeded) for one in causes(late.value))
+            del late
+    del call
+
+
+# A frame of a method, of 5,000 octets, which comes slowly.
+_DRIP = ("drip", b"\x01\x00\x00\x00\x00\x13\x88" + b"x" * 5000, 0.01)
+
+
 @pytest.mark.parametrize("end", ["scope", "cancel"])
-def test_sending_to_a_broker_that_stalls_ends(end: str) -> None:
+@pytest.mark.parametrize("transport", ["plain", "tls"])
+@pytest.mark.parametrize("fault", ["silent", "drip"])
+def test_sending_to_a_broker_that_stalls_ends(
+    end: str, transport: str, fault: str, ids: Identities
+) -> None:
+    script = [("recv", 8), ("stall",) if fault == "silent" else _DRIP]
+    tls = transport == "tls"
     with (
-        PeerScript([("recv", 8), ("stall",)], check=False, connections=20) as peer,
-        application(peer.address) as app,
+        PeerScript(
+            script, check=False, connections=20, tls=server_context(ids) if tls else None
+        ) as peer,
+        application(peer.address, ids if tls else None) as app,
     ):
-        token = hs.CancelToken(SHORT if end == "scope" else None)
-
-        def send() -> None:
-            with hs.scope(token):
-                _send(app, "add", 1, 2, ignore_result=True)
-
-        with Call(send) as call:
-            if end == "cancel":
-                peer.wait_steps(1, 30)
-                token.cancel("stop button")
-                with pytest.raises(hs.Cancelled):
-                    call.result(_TIMEOUT)
-            else:
-                with pytest.raises(kombu.exceptions.OperationalError) as late:
-                    call.result(_TIMEOUT)
-                assert any(isinstance(one, hs.DeadlineExceeded) for one in causes(late.value))
-                del late
-        del call
+        _sending_ends(app, end, lambda _: peer.wait_steps(1, 30))
     nothing_open()
+
+
+@pytest.mark.parametrize("end", ["scope", "cancel"])
+def test_a_handshake_with_a_broker_that_stalls_ends(end: str, ids: Identities) -> None:
+    with (
+        PeerScript([("recv", 1), ("stall",)], check=False, connections=20) as peer,
+        application(peer.address, ids) as app,
+    ):
+        _sending_ends(app, end, lambda _: peer.wait_steps(1, 30))
+    nothing_open()
+
+
+def _waits(call: Call) -> None:
+    call.wait_until_blocked(IO_WAITS, timeout=20.0)
+
+
+@pytest.mark.parametrize("end", ["scope", "cancel"])
+def test_sending_into_a_black_hole_ends(end: str) -> None:
+    with BlackHole() as hole, application(hole.address) as app:
+        _sending_ends(app, end, _waits)
+    nothing_open()
+
+
+def _dead_dns(end: str) -> bool:
+    """Runs inside of a namespace."""
+    from hardsock.lab.dns import DeadDNS, use_dns
+
+    with DeadDNS(), application(("nobody.test", 5672)) as app:
+        use_dns("127.0.0.1", timeout=30, attempts=5)
+        _sending_ends(app, end, _waits)
+    nothing_open()
+    return True
+
+
+@pytest.mark.net
+@pytest.mark.parametrize("end", ["scope", "cancel"])
+def test_a_dead_name_server_ends(end: str) -> None:
+    with require(Namespace()) as namespace:
+        assert namespace.run("adapters.test_celery:_dead_dns", end, timeout=120)

@@ -197,7 +197,7 @@ def test_a_subscriber_is_stopped_from_another_thread(server: Server) -> None:
 def test_a_message_that_does_not_come_in_time_is_none(server: Server) -> None:
     with _client(server.address) as client, hs.timeout(30), client.pubsub() as subscriber:
         subscriber.subscribe("news")
-        assert subscriber.get_message(timeout=5)["type"] == "subscribe"
+        assert subscriber.get_message(timeout=30)["type"] == "subscribe"
         assert subscriber.get_message(timeout=0.05) is None
         assert subscriber.get_message() is None
 
@@ -214,7 +214,7 @@ def test_without_an_adapter_a_cancel_is_no_outage(server: Server) -> None:
 
     class Own(redis.Connection):
         def _connect(self) -> Any:
-            return hs.connect((self.host, self.port), timeout=5)
+            return hs.connect((self.host, self.port), timeout=30)
 
     with PeerScript([("recv", 1), ("stall",)]) as peer:
         host, port = peer.address

@@ -194,10 +194,10 @@ def test_commands_pipelines_and_messages_work(server: Server, loop: str) -> None
             await client.delete("async a")
             async with client.pubsub() as subscriber:
                 await subscriber.subscribe("async news")
-                assert (await subscriber.get_message(timeout=5))["type"] == "subscribe"
+                assert (await subscriber.get_message(timeout=30))["type"] == "subscribe"
                 assert await subscriber.get_message(timeout=0.05) is None
                 await client.publish("async news", "x")
-                assert (await subscriber.get_message(timeout=5))["data"] == b"x"
+                assert (await subscriber.get_message(timeout=30))["data"] == b"x"
 
     RUNS[loop](main())
     nothing_open()

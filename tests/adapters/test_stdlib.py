@@ -185,23 +185,28 @@ def test_xmlrpc_answers_and_ends(ids: Identities) -> None:
 
 
 @contextlib.contextmanager
-def _smtp(port: int) -> Iterator[Any]:
-    made = smtplib.SMTP(local_hostname="here")
-    made._host = "127.0.0.1"  # type: ignore[attr-defined] # as its constructor sets it
+def _smtp(port: int, tls: hs.SSLContext | None = None) -> Iterator[Any]:
+    made: Any = smtplib.SMTP(local_hostname="here")
+    if tls is not None:
+        made = smtplib.SMTP_SSL(local_hostname="here", context=tls)
+    made._host = "127.0.0.1"  # as its constructor sets it
     with contextlib.closing(made):
         made.connect("127.0.0.1", port)
         yield made
 
 
 @contextlib.contextmanager
-def _pop(port: int) -> Iterator[Any]:
-    with contextlib.closing(poplib.POP3("127.0.0.1", port)) as made:
+def _pop(port: int, tls: hs.SSLContext | None = None) -> Iterator[Any]:
+    made = poplib.POP3("127.0.0.1", port) if tls is None else None
+    made = made or poplib.POP3_SSL("127.0.0.1", port, context=tls)
+    with contextlib.closing(made):
         yield made
 
 
 @contextlib.contextmanager
-def _imap(port: int) -> Iterator[Any]:
-    made = imaplib.IMAP4("127.0.0.1", port)
+def _imap(port: int, tls: hs.SSLContext | None = None) -> Iterator[Any]:
+    made: Any = imaplib.IMAP4("127.0.0.1", port) if tls is None else None
+    made = made or imaplib.IMAP4_SSL("127.0.0.1", port, ssl_context=tls)
     try:
         yield made
     finally:
@@ -210,8 +215,8 @@ def _imap(port: int) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _ftp(port: int) -> Iterator[Any]:
-    with contextlib.closing(ftplib.FTP()) as made:
+def _ftp(port: int, tls: hs.SSLContext | None = None) -> Iterator[Any]:
+    with contextlib.closing(ftplib.FTP() if tls is None else ftplib.FTP_TLS(context=tls)) as made:
         made.connect("127.0.0.1", port)
         yield made
 
@@ -221,9 +226,9 @@ _CAPABLE: list[Any] = [
     ("say", b"* CAPABILITY IMAP4rev1 STARTTLS"),
     ("echo", b"TAG OK done"),
 ]
-_Use = tuple[
-    list[Any], Callable[[int], contextlib.AbstractContextManager[Any]], Callable[[Any], Any]
-]
+_Connected = Callable[[int, "hs.SSLContext | None"], contextlib.AbstractContextManager[Any]]
+_Use = tuple[list[Any], _Connected, Callable[[Any], Any]]
+_TLS_ASKED: list[Any] = [("hear", b"AUTH TLS"), ("say", b"234 go"), ("begin_tls",)]
 _SILENT: dict[str, _Use] = {
     "smtp": ([("say", b"220 ready"), ("hear", b"EHLO")], _smtp, lambda c: c.ehlo()),
     "pop": ([("say", b"+OK"), ("hear", b"USER")], _pop, lambda c: c.user("u")),
@@ -233,13 +238,26 @@ _SILENT: dict[str, _Use] = {
 """Of each protocol: what the server says until it falls silent, and what the client does then."""
 
 
+def _with_tls(protocol: str, steps: list[Any]) -> list[Any]:
+    """From the first byte on, but for FTP, whose clients ask for it."""
+    return [steps[0], *_TLS_ASKED, *steps[1:]] if protocol == "ftp" else [("begin_tls",), *steps]
+
+
 @pytest.mark.parametrize("protocol", _SILENT)
 @pytest.mark.parametrize("fault", ["stall", "drip"])
 @pytest.mark.parametrize("ending", ["scope", "cancel"])
-def test_a_server_that_falls_silent_or_drips_ends(protocol: str, fault: str, ending: str) -> None:
+@pytest.mark.parametrize("transport", ["plain", "tls"])
+def test_a_server_that_falls_silent_or_drips_ends(
+    protocol: str, fault: str, ending: str, transport: str, ids: Identities
+) -> None:
     steps, connected, act = _SILENT[protocol]
+    context = None if transport == "plain" else hs.ssl_context(ca=ids.ca)
+    steps = steps if context is None else _with_tls(protocol, steps)
     last = ("stall",) if fault == "stall" else ("drip", b"2" * 5000, 0.01)
-    with Dialog([*steps, last]) as server, connected(server.port) as client:
+    with (
+        Dialog([*steps, last], server_context(ids)) as server,
+        connected(server.port, context) as client,
+    ):
         if ending == "scope":
             with hs.timeout(SHORT), pytest.raises(Exception) as caught:
                 act(client)
@@ -312,17 +330,71 @@ def test_mail_and_ftp_to_a_name_that_nobody_knows_end(protocol: str, ending: str
         assert namespace.run("adapters.test_stdlib:_dead_dns_of", protocol, ending, timeout=120)
 
 
-@pytest.mark.parametrize("protocol", ["smtp", "pop", "imap"])
-def test_a_stalled_handshake_from_the_beginning_ends(protocol: str, ids: Identities) -> None:
+def _stalled(protocol: str, port: int, context: hs.SSLContext) -> None:
+    """Begin TLS with a server that does not answer."""
+    if protocol == "pop":
+        poplib.POP3_SSL("127.0.0.1", port, context=context)
+    elif protocol == "imap":
+        imaplib.IMAP4_SSL("127.0.0.1", port, ssl_context=context)
+    elif protocol == "smtp":
+        smtplib.SMTP_SSL("127.0.0.1", port, context=context)
+    elif protocol == "ftp":
+        with _ftp(port, context) as ftp:
+            ftp.login()
+    elif protocol == "smtp, STARTTLS":
+        with _smtp(port) as smtp:
+            smtp.starttls(context=context)
+    elif protocol == "pop, STLS":
+        with _pop(port) as pop:
+            pop.stls(context)
+    else:
+        with _imap(port) as imap:
+            imap.starttls(context)
+
+
+_UNTIL_TLS: dict[str, list[Any]] = {
+    "smtp": [],
+    "pop": [],
+    "imap": [],
+    "ftp": [("say", b"220 ready"), *_TLS_ASKED[:-1]],
+    "smtp, STARTTLS": [
+        *[("say", b"220 ready"), ("hear", b"EHLO"), ("say", b"250-me"), ("say", b"250 STARTTLS")],
+        *[("hear", b"STARTTLS"), ("say", b"220 go")],
+    ],
+    "pop, STLS": [
+        *[("say", b"+OK"), ("hear", b"CAPA"), ("say", b"+OK"), ("say", b"STLS"), ("say", b".")],
+        *[("hear", b"STLS"), ("say", b"+OK")],
+    ],
+    "imap, STARTTLS": [("say", b"* OK"), *_CAPABLE, ("any",), ("echo", b"TAG OK go")],
+}
+
+
+@pytest.mark.parametrize("protocol", _UNTIL_TLS)
+@pytest.mark.parametrize("ending", ["scope", "cancel"])
+def test_a_stalled_handshake_with_a_mail_or_ftp_server_ends(
+    protocol: str, ending: str, ids: Identities
+) -> None:
     context = hs.ssl_context(ca=ids.ca)
-    use: dict[str, Callable[[int], Any]] = {
-        "smtp": lambda p: smtplib.SMTP_SSL("127.0.0.1", p, context=context),
-        "pop": lambda p: poplib.POP3_SSL("127.0.0.1", p, context=context),
-        "imap": lambda p: imaplib.IMAP4_SSL("127.0.0.1", p, ssl_context=context),
-    }
-    with Dialog([("stall",)]) as server, hs.timeout(SHORT), pytest.raises(hs.DeadlineExceeded):
-        use[protocol](server.port)
-    nothing_open()
+    with Dialog([*_UNTIL_TLS[protocol], ("stall",)]) as server:
+        token = hs.CancelToken()
+
+        def within() -> None:
+            with hs.scope(token):
+                _stalled(protocol, server.port, context)
+
+        with Call(within) as call:
+            server.wait_for_last_step(20.0)
+            if ending == "scope":
+                token.set_timeout(SHORT)
+            else:
+                call.wait_until_blocked(IO_WAITS, timeout=20.0)
+                token.cancel("stop")
+            with pytest.raises(hs.Cancelled if ending == "cancel" else OSError) as ended:
+                call.result(20)
+            kinds = [type(one) for one in causes(ended.value)]
+            assert (hs.Cancelled if ending == "cancel" else hs.DeadlineExceeded) in kinds
+            del ended
+        nothing_open()
 
 
 def test_smtp_delivers_plain_and_after_starttls(ids: Identities) -> None:

@@ -149,7 +149,7 @@ END_TEST
 
 /* One call of a kind through the seam; 0 or its errno. */
 static int
-call_once(enum hs_call call)
+one_call(enum hs_call call)
 {
     int fds[2], value = 0, ret = 0;
     socklen_t len = sizeof(value);
@@ -203,11 +203,11 @@ START_TEST(numbered_call_fails_and_no_other)
     (void)snprintf(spec, sizeof(spec), "seed=0,%s.fail@2", hs_call_facts[call].name);
     (void)snprintf(want, sizeof(want), "%s.", hs_call_facts[call].name);
     id = begin(spec);
-    ck_assert_int_eq(call_once(call), 0);
-    ck_assert_int_eq(call_once(call), hs_call_facts[call].fail);
-    ck_assert_int_eq(call_once(call), 0);
+    ck_assert_int_eq(one_call(call), 0);
+    ck_assert_int_eq(one_call(call), hs_call_facts[call].fail);
+    ck_assert_int_eq(one_call(call), 0);
     hs_faults_end(id);
-    ck_assert_int_eq(call_once(call), 0);
+    ck_assert_int_eq(one_call(call), 0);
     ck_assert_uint_eq(hs_faults_logged(), before + 1);
     ck_assert(strncmp(hs_faults_log(before + 1, spec, sizeof(spec)), want, strlen(want)) == 0);
     ck_assert(strcmp(strrchr(spec, '@'), "@2") == 0);

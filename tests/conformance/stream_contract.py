@@ -24,7 +24,7 @@ BIG = b"x" * (8 << 20)
 async def bytes_arrive_in_order_and_whole(driver: Driver, ours: Any, theirs: Any) -> None:
     async with driver.start(ours.sendall, BIG, timeout=30) as sending:
         assert await theirs.recv_exactly(len(BIG), timeout=30) == BIG
-        await sending.result(5)
+        await sending.result(30)
     assert ours.bytes_sent == theirs.bytes_received == len(BIG)
 
 
@@ -33,9 +33,9 @@ async def a_clean_end_is_empty_bytes_again_and_again(
 ) -> None:
     await ours.sendall(b"last words")
     ours.close()
-    assert await theirs.recv(100, timeout=5) == b"last words"
-    assert await theirs.recv(100, timeout=5) == b""
-    assert await theirs.recv_into(bytearray(8), timeout=5) == 0
+    assert await theirs.recv(100, timeout=30) == b"last words"
+    assert await theirs.recv(100, timeout=30) == b""
+    assert await theirs.recv_into(bytearray(8), timeout=30) == 0
 
 
 async def an_end_in_the_middle_is_truncated_and_keeps_the_bytes(
@@ -44,7 +44,7 @@ async def an_end_in_the_middle_is_truncated_and_keeps_the_bytes(
     await ours.sendall(b"abc")
     ours.close()
     with pytest.raises(hs.Truncated) as caught:
-        await theirs.recv_exactly(10, timeout=5)
+        await theirs.recv_exactly(10, timeout=30)
     assert isinstance(caught.value, EOFError)
     assert caught.value.bytes_done == theirs.buffered == 3
     assert await theirs.recv(10) == b"abc"
@@ -58,7 +58,7 @@ async def a_timed_out_read_can_be_retried_without_loss(
         await theirs.recv_exactly(8, timeout=0.02)
     assert caught.value.bytes_done == 4
     await ours.sendall(b"done")
-    assert await theirs.recv_exactly(8, timeout=5) == b"halfdone"
+    assert await theirs.recv_exactly(8, timeout=30) == b"halfdone"
     assert not theirs.poisoned
 
 
@@ -71,10 +71,10 @@ async def a_cancelled_read_can_be_retried_without_loss(
         await reading.wait_until_blocked()
         token.cancel("changed my mind")
         with pytest.raises(hs.Cancelled, match="changed my mind") as caught:
-            await reading.result(5)
+            await reading.result(30)
     assert caught.value.bytes_done == 4
     await ours.sendall(b"done")
-    assert await theirs.recv_exactly(8, timeout=5) == b"halfdone"
+    assert await theirs.recv_exactly(8, timeout=30) == b"halfdone"
 
 
 async def half_a_message_poisons_the_sending_direction_only(
@@ -87,7 +87,7 @@ async def half_a_message_poisons_the_sending_direction_only(
     with pytest.raises(hs.Poisoned):
         await ours.sendall(b"more")
     await theirs.sendall(b"still here")
-    assert await ours.recv(100, timeout=5) == b"still here"
+    assert await ours.recv(100, timeout=30) == b"still here"
 
 
 async def a_cancel_before_the_first_byte_poisons_nothing(
@@ -98,8 +98,8 @@ async def a_cancel_before_the_first_byte_poisons_nothing(
     with pytest.raises(hs.Cancelled):
         await ours.sendall(b"x", token=token)
     assert not ours.poisoned
-    await ours.sendall(b"y", timeout=5)
-    assert await theirs.recv(1, timeout=5) == b"y"
+    await ours.sendall(b"y", timeout=30)
+    assert await theirs.recv(1, timeout=30) == b"y"
 
 
 async def a_second_reader_is_busy_and_disturbs_nobody(
@@ -111,7 +111,7 @@ async def a_second_reader_is_busy_and_disturbs_nobody(
             await theirs.recv(1)
         await theirs.sendall(b"a writer is welcome")
         await ours.sendall(b"abc")
-        assert await reading.result(5) == b"abc"
+        assert await reading.result(30) == b"abc"
 
 
 async def a_second_writer_is_busy_and_disturbs_nobody(
@@ -122,7 +122,7 @@ async def a_second_writer_is_busy_and_disturbs_nobody(
         with pytest.raises(hs.Busy):
             await ours.sendall(b"x")
         assert await theirs.recv_exactly(len(BIG), timeout=30) == BIG
-        await sending.result(5)
+        await sending.result(30)
 
 
 async def closing_wakes_a_blocked_reader(driver: Driver, ours: Any, theirs: Any) -> None:
@@ -130,7 +130,7 @@ async def closing_wakes_a_blocked_reader(driver: Driver, ours: Any, theirs: Any)
         await reading.wait_until_blocked()
         theirs.close()
         with pytest.raises(hs.Closed):
-            await reading.result(5)
+            await reading.result(30)
     assert theirs.fileno() == -1
 
 
@@ -139,7 +139,7 @@ async def closing_wakes_a_blocked_writer(driver: Driver, ours: Any, theirs: Any)
         await sending.wait_until_blocked()
         ours.close()
         with pytest.raises(hs.Closed) as caught:
-            await sending.result(5)
+            await sending.result(30)
     assert caught.value.bytes_done > 0
 
 
@@ -170,13 +170,13 @@ async def a_read_deadline_set_from_outside_wakes_the_reader_only(
         await reading.wait_until_blocked()
         theirs.set_read_deadline(0)
         with pytest.raises(hs.DeadlineExceeded):
-            await reading.result(5)
+            await reading.result(30)
     await theirs.sendall(b"writing is not affected")
     await ours.sendall(b"z")
     with pytest.raises(hs.DeadlineExceeded):
         await theirs.recv(1)
     theirs.set_read_deadline(None)
-    assert await theirs.recv(1, timeout=5) == b"z"
+    assert await theirs.recv(1, timeout=30) == b"z"
 
 
 async def a_write_deadline_set_from_outside_wakes_the_writer(
@@ -186,7 +186,7 @@ async def a_write_deadline_set_from_outside_wakes_the_writer(
         await sending.wait_until_blocked()
         ours.set_write_deadline(0)
         with pytest.raises(hs.DeadlineExceeded):
-            await sending.result(5)
+            await sending.result(30)
 
 
 async def half_close_ends_one_direction_and_keeps_the_other(
@@ -194,10 +194,10 @@ async def half_close_ends_one_direction_and_keeps_the_other(
 ) -> None:
     await ours.sendall(b"question")
     await ours.close_write()
-    assert await theirs.recv_exactly(8, timeout=5) == b"question"
-    assert await theirs.recv(1, timeout=5) == b""
+    assert await theirs.recv_exactly(8, timeout=30) == b"question"
+    assert await theirs.recv(1, timeout=30) == b""
     await theirs.sendall(b"answer")
-    assert await ours.recv_exactly(6, timeout=5) == b"answer"
+    assert await ours.recv_exactly(6, timeout=30) == b"answer"
     with pytest.raises(hs.Closed, match="ended here"):
         await ours.sendall(b"more")
 
@@ -213,8 +213,8 @@ async def zero_bytes_touch_nothing(driver: Driver, ours: Any, theirs: Any) -> No
 
 async def peeked_bytes_stay(driver: Driver, ours: Any, theirs: Any) -> None:
     await ours.sendall(b"peek")
-    assert await theirs.recv(10, socket.MSG_PEEK, timeout=5) == b"peek"
-    assert await theirs.recv(10, timeout=5) == b"peek"
+    assert await theirs.recv(10, socket.MSG_PEEK, timeout=30) == b"peek"
+    assert await theirs.recv(10, timeout=30) == b"peek"
 
 
 async def what_comes_into_larger_room_has_its_own_size(
@@ -234,8 +234,8 @@ async def gathered_pieces_arrive_as_one(driver: Driver, ours: Any, theirs: Any) 
     assert await ours.sendmsg(pieces) == 6
     many = [b"%d," % i for i in range(3000)]
     sent = await ours.sendmsg(many)
-    assert await theirs.recv_exactly(6, timeout=5) == b"abcdef"
-    assert await theirs.recv_exactly(sent, timeout=5) == b"".join(many)[:sent]
+    assert await theirs.recv_exactly(6, timeout=30) == b"abcdef"
+    assert await theirs.recv_exactly(sent, timeout=30) == b"".join(many)[:sent]
     assert sent > 0
 
 
@@ -251,13 +251,13 @@ async def one_reader_and_one_writer_run_at_once(driver: Driver, ours: Any, their
         await ours.sendall(BIG, timeout=30)
         assert await reading.result(30) == BIG
         await ours.close_write()
-        await echoing.result(5)
+        await echoing.result(30)
 
 
 async def stamps_and_counts_tell_what_happened(driver: Driver, ours: Any, theirs: Any) -> None:
     assert (ours.last_read, ours.last_write) == (None, None)
     await ours.sendall(b"12345")
-    assert await theirs.recv(5, timeout=5) == b"12345"
+    assert await theirs.recv(5, timeout=30) == b"12345"
     assert ours.bytes_sent == theirs.bytes_received == 5
     assert ours.last_write is not None
     assert ours.created <= ours.last_write
@@ -269,11 +269,11 @@ async def closing_races_with_reading_without_harm(driver: Driver, ours: Any, the
     barrier = threading.Barrier(2)
 
     def close() -> None:
-        barrier.wait(5)
+        barrier.wait(30)
         theirs.close()
 
     with Call(close):
-        barrier.wait(5)
+        barrier.wait(30)
         with pytest.raises(hs.Closed):
             await theirs.recv(1, timeout=30)
 

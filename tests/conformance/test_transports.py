@@ -30,8 +30,8 @@ async def _accepted(driver: Driver, address: Any) -> AsyncIterator[Pair]:
         bound = listener.address
         target = bound if isinstance(bound, tuple) else f"unix:{bound}"
         async with (
-            await driver.connect(target, timeout=5) as ours,
-            await listener.accept(timeout=5) as theirs,
+            await driver.connect(target, timeout=30) as ours,
+            await listener.accept(timeout=30) as theirs,
         ):
             yield ours, theirs
 
@@ -56,11 +56,11 @@ async def _secured(driver: Driver, version: str) -> AsyncIterator[Pair]:
     """Through connect and a listener, which does its handshake while it accepts."""
     client, server = _tls_configs(version)
     async with await driver.listen(("127.0.0.1", 0), tls=server) as listener:
-        async with driver.start(listener.accept, timeout=5) as accepting:
-            ours = await driver.connect(listener.address, tls=client, timeout=5)
-            theirs = await accepting.result(5)
+        async with driver.start(listener.accept, timeout=30) as accepting:
+            ours = await driver.connect(listener.address, tls=client, timeout=30)
+            theirs = await accepting.result(30)
         async with ours, theirs:
-            await ours.confirm(timeout=5)
+            await ours.confirm(timeout=30)
             yield ours, theirs
 
 
@@ -69,10 +69,10 @@ async def _secured_within(driver: Driver) -> AsyncIterator[Pair]:
     """TLS 1.3 within TLS 1.2, as a proxy of older make would have it."""
     client, server = _tls_configs("TLSv1.3")
     async with _secured(driver, "TLSv1.2") as (ours, theirs):
-        async with driver.start(theirs.upgrade_to_tls, server, timeout=5) as answering:
-            await ours.upgrade_to_tls(client, server_name="localhost", timeout=5)
-            await answering.result(5)
-        await ours.confirm(timeout=5)
+        async with driver.start(theirs.upgrade_to_tls, server, timeout=30) as answering:
+            await ours.upgrade_to_tls(client, server_name="localhost", timeout=30)
+            await answering.result(30)
+        await ours.confirm(timeout=30)
         yield ours, theirs
 
 

@@ -339,10 +339,10 @@ async def main():
     for check in (end_operations, close_then_end, step, begin, collect):
         in_child(check)
     await theirs.sendall(b"safe")
-    assert await asyncio.wait_for(reading, 5) == b"safe"
-    assert len(await theirs.recv_exactly(1 << 22, timeout=10)) == 1 << 22
+    assert await asyncio.wait_for(reading, 30) == b"safe"
+    assert len(await theirs.recv_exactly(1 << 22, timeout=60)) == 1 << 22
     await writing
-    async with await aio.connect(listener.address, timeout=5), await accepting:
+    async with await aio.connect(listener.address, timeout=30), await accepting:
         pass
     for conn in (ours, theirs, listener):
         conn.close()
@@ -425,16 +425,16 @@ async def main():
         pass
     assert turns - before > 5, "the loop stood still"
     try:
-        await aio.connect(("127.0.0.1", 9), timeout=5)
+        await aio.connect(("127.0.0.1", 9), timeout=30)
         raise AssertionError
     except OSError as exc:
         assert exc.errno == 24, exc
     client.close()
     for fd in held:
         os.close(fd)
-    async with await aio.connect(listener.address, timeout=5) as ours, await accepting as theirs:
+    async with await aio.connect(listener.address, timeout=30) as ours, await accepting as theirs:
         await ours.sendall(b"recovered")
-        assert await theirs.recv_exactly(9, timeout=5) == b"recovered"
+        assert await theirs.recv_exactly(9, timeout=30) == b"recovered"
     assert listener.stats().shed >= 1
     listener.close()
     counting.cancel()
@@ -542,7 +542,7 @@ async def attempt(call, nth):
         failed.append(nth)
     if received[0] is None:
         try:
-            assert await ours.recv_exactly(4, timeout=5) == b"data"
+            assert await ours.recv_exactly(4, timeout=30) == b"data"
         except hs.Poisoned:
             poisoned.append(nth)
     ours.close()
@@ -605,7 +605,7 @@ async def main():
                 set_nomemory(nth, nth + 1)
                 try:
                     if keeping is None:
-                        result[0] = call(*count, timeout=5)
+                        result[0] = call(*count, timeout=30)
                     else:
                         keeping.send(None)
                 finally:
@@ -617,12 +617,12 @@ async def main():
             if result[0] is not None:
                 got += result[0] if isinstance(result[0], list) else [result[0]]
             while len(got) < BATCH:  # None may be lost: the others are to be had.
-                got += await listener.accept_many(BATCH, timeout=5)
+                got += await listener.accept_many(BATCH, timeout=30)
             assert len(got) == BATCH, (name, nth, got)
             for client in clients:
                 client.sendall(b"x")
             for conn in got:
-                assert getattr(conn, "blocking", conn).recv(1, timeout=5) == b"x", (name, nth)
+                assert getattr(conn, "blocking", conn).recv(1, timeout=30) == b"x", (name, nth)
                 conn.close()
             for client in clients:
                 client.close()

@@ -36,8 +36,8 @@ def warned(call):
 listener = hs.listen(("127.0.0.1", 0))
 address = listener.address
 CALLS = {
-    "connect": lambda: hs.connect(address, timeout=5),
-    "resolve": lambda: hs.resolve(address, timeout=5),
+    "connect": lambda: hs.connect(address, timeout=30),
+    "resolve": lambda: hs.resolve(address, timeout=30),
     "adopt": lambda: hs.adopt(theirs[0]),
     "listen": lambda: hs.listen(("127.0.0.1", 0)),
     "Pool": lambda: hs.Pool(address),
@@ -77,17 +77,17 @@ def test_a_thread_of_its_own_and_an_event_loop_are_not_warned_of() -> None:
     run(
         """
         def ask():
-            with hs.connect(address, timeout=5) as conn:
-                return conn.recv_exactly(5, timeout=5)
+            with hs.connect(address, timeout=30) as conn:
+                return conn.recv_exactly(5, timeout=30)
 
         asking = gevent.get_hub().threadpool.spawn(ask)
-        with listener.accept(timeout=5) as conn:
+        with listener.accept(timeout=30) as conn:
             conn.sendall(b"hello")
         assert asking.get() == b"hello"
 
         async def main():
             async with await aio.listen(("127.0.0.1", 0)) as other:
-                (await aio.connect(other.address, timeout=5)).close()
+                (await aio.connect(other.address, timeout=30)).close()
 
         asyncio.run(main())
         for each in theirs: each.close()

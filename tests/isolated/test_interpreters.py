@@ -66,15 +66,15 @@ def test_the_module_is_asked_for_every_type_that_it_holds() -> None:
 
 USES = """
 import hardsock as hs, socket
-with hs.listen(("127.0.0.1", 0)) as listener, hs.connect(listener.address, timeout=5) as conn:
-    with listener.accept(timeout=5) as other:
+with hs.listen(("127.0.0.1", 0)) as listener, hs.connect(listener.address, timeout=30) as conn:
+    with listener.accept(timeout=30) as other:
         other.send_frame(b"x", hs.LengthPrefix())
-        assert conn.recv_frame(hs.LengthPrefix(), timeout=5) == b"x"
+        assert conn.recv_frame(hs.LengthPrefix(), timeout=30) == b"x"
         hs.TLSConfig(insecure_skip_verify=True)
         hs.Breaker().permit("a").record()
         hs.CancelToken().child().on_cancel(lambda: None).remove()
 with hs.listen(("127.0.0.1", 0)) as listener, hs.Pool(listener.address) as pool:
-    with pool.connection(timeout=5):
+    with pool.connection(timeout=30):
         pass
 """
 
@@ -84,7 +84,7 @@ import hardsock as hs
 from hardsock import _core
 listener = hs.listen(("127.0.0.1", 0))
 pool = hs.Pool(listener.address)
-conn = hs.connect(listener.address, timeout=5)
+conn = hs.connect(listener.address, timeout=30)
 token = hs.CancelToken()
 hub = _core.Hub(find=lambda: hub)
 breaker = hs.Breaker()
@@ -92,14 +92,16 @@ dials = _core.DialQueue(2, 0.0)
 kept = {
     "CancelToken": token, "Callback": token.on_cancel(print), "Connection": conn,
     "Listener": listener, "Frames": conn.frames(hs.LengthPrefix()), "Pool": pool,
-    "Borrowing": pool.connection(timeout=5), "Hub": hub, "Operation": listener._op_accept(hub),
+    "Borrowing": pool.connection(timeout=30), "Hub": hub, "Operation": listener._op_accept(hub),
     "Framing": hs.LengthPrefix()._core, "Decoder": hs.Decoder(hs.LengthPrefix()),
     "TLSContext": hs.TLSConfig(insecure_skip_verify=True)._context, "Breaker": breaker,
     "Permit": breaker.permit("a"), "Slots": _core.Slots(1),
     "Departures": _core.Departures(), "Parking": _core.Parking(), "Delays": _core.Delays(),
-    "DialQueue": dials, "DialHold": dials.take(timeout=5),
-    "Service": _core.Service("threads", "kept", 1),
-    "lent": pool.acquire(timeout=5),
+    "DialQueue": dials, "DialHold": dials.take(timeout=30),
+    "Service": _core.Service("threads", "kept", 1), "Scope": hs.timeout(5),
+    "ContextValue": _core.ContextValue(_core.owner, None),
+    "TaskScope": _core.TaskScope(5), "Ready": _core.Ready(hs),
+    "lent": pool.acquire(timeout=30),
 }
 # Not "rw": CPython itself keeps an io.BufferedRWPair that goes with a cycle.
 kept["files"] = [conn.makefile("r"), conn.makefile("wb", buffering=0), conn.dup()]
@@ -107,7 +109,7 @@ scope = {"kept": kept}
 exec("def check(): return 1000", scope)
 _core._tell_owners(True)
 _core.owner.set(scope["check"])
-kept["owned"] = hs.connect(listener.address, timeout=5)
+kept["owned"] = hs.connect(listener.address, timeout=30)
 _core._fd_watch(1, 1000, scope["check"])  # which the module keeps, and with it all of this
 types = {name for name, one in vars(_core).items() if isinstance(one, type)}
 assert types <= set(kept), types - set(kept)
@@ -173,18 +175,18 @@ logging.disable()  # of what was returned late
 told = threading.Event()
 token = hs.CancelToken(0.01)
 token.on_cancel(told.set)
-assert told.wait(10)
+assert told.wait(60)
 told.clear()
 above = hs.CancelToken()
 token = above.child()
 token.on_cancel(told.set)
 above.set_timeout(0.01)
-assert told.wait(10)
+assert told.wait(60)
 told.clear()
 with hs.listen(("127.0.0.1", 0)) as listener:
     with hs.Pool(listener.address, leak_after=0.01, on_leak=lambda lent: told.set()) as pool:
-        with pool.connection(timeout=5):
-            assert told.wait(10)
+        with pool.connection(timeout=30):
+            assert told.wait(60)
 """
 
 
@@ -248,7 +250,7 @@ def callback():
     os.write(1, b"the callback ends, ")
 hs.kept = hs.CancelToken(0.001)
 hs.kept.on_cancel(callback)
-assert entered.wait(10)
+assert entered.wait(60)
 atexit.register(os.write, write, b"x")
 """
 
@@ -275,7 +277,7 @@ def test_exit_does_not_wait_for_a_callback_that_never_ends() -> None:
             hs.CancelToken().wait()
         token = hs.CancelToken(0.001)
         token.on_cancel(callback)
-        assert entered.wait(10)
+        assert entered.wait(60)
         """
     )
 
@@ -296,7 +298,7 @@ def test_exit_while_callbacks_run_without_end() -> None:
             token = hs.CancelToken(0.00001)
             token.on_cancel(again)
         again()
-        assert enough.wait(10)
+        assert enough.wait(60)
         """
     )
 
@@ -337,13 +339,13 @@ def test_a_forked_child_hears_of_its_own_leaks() -> None:
         told = threading.Event()
         with hs.listen(("127.0.0.1", 0)) as listener:
             pool = hs.Pool(listener.address, leak_after=0.01, on_leak=lambda lent: told.set())
-            with pool.connection(timeout=5):
-                assert told.wait(10)
+            with pool.connection(timeout=30):
+                assert told.wait(60)
             told.clear()
             child = os.fork()
             if child == 0:
-                with pool.connection(timeout=5):
-                    os._exit(0 if told.wait(10) else 1)
+                with pool.connection(timeout=30):
+                    os._exit(0 if told.wait(60) else 1)
             assert os.waitpid(child, 0)[1] == 0
             assert not told.is_set()
             pool.close()
@@ -357,9 +359,9 @@ SERVES = """
 import hardsock as hs
 def handler(conn):
     conn.sendall(b"hello")
-server = hs.serve(handler, ("127.0.0.1", 0), drain_timeout=5)
-with hs.connect(server.address, timeout=5) as conn:
-    assert conn.recv_exactly(5, timeout=5) == b"hello"
+server = hs.serve(handler, ("127.0.0.1", 0), drain_timeout=30)
+with hs.connect(server.address, timeout=30) as conn:
+    assert conn.recv_exactly(5, timeout=30) == b"hello"
 """
 
 
@@ -402,7 +404,7 @@ def wait():
     entered.set()
     threading.Event().wait()
 threading.Thread(target=wait, daemon=True).start()
-assert entered.wait(10)
+assert entered.wait(60)
 """,
     "a callback": """
 import hardsock as hs, threading
@@ -412,7 +414,7 @@ def wait():
     threading.Event().wait()
 hs.kept = hs.CancelToken(0.001)
 hs.kept.on_cancel(wait)
-assert entered.wait(10)
+assert entered.wait(60)
 """,
 }
 

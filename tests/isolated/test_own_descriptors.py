@@ -61,7 +61,7 @@ refused = socket.socket()
 refused.bind(("127.0.0.1", 0))
 former = hs.Pool(refused.getsockname(), max_size=1)
 try:  # From now on there is a thread that tends pools.
-    former.acquire(timeout=10)
+    former.acquire(timeout=60)
 except hs.HardsockError:
     pass
 called = threading.Event()

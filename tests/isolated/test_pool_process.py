@@ -28,7 +28,7 @@ address = server.getsockname()
 
 def ask(conn):
     conn.sendall(b"x")
-    assert conn.recv_exactly(1, timeout=5) == b"x"
+    assert conn.recv_exactly(1, timeout=30) == b"x"
     conn.mark_clean()
 """
 
@@ -38,7 +38,7 @@ def test_exit_with_a_pool_that_nobody_closed() -> None:
         SERVER
         + """
 pool = hs.Pool(address, min_idle=1)
-with pool.connection(timeout=5) as conn:
+with pool.connection(timeout=30) as conn:
     ask(conn)
 print("done")
 """
@@ -51,7 +51,7 @@ def test_exit_while_a_daemon_thread_waits_in_the_queue() -> None:
         SERVER
         + """
 pool = hs.Pool(address, max_size=1)
-conn = pool.acquire(timeout=5)
+conn = pool.acquire(timeout=30)
 threading.Thread(target=pool.acquire, daemon=True).start()
 while pool.stats().waiting == 0:
     pass
@@ -69,7 +69,7 @@ def test_server_that_goes_away_under_an_idle_connection_is_an_error_and_no_more(
         SERVER.replace("threading.Thread(target=serve, daemon=True).start()\n", "")
         + """
 pool = hs.Pool(address, max_size=2)
-conn = pool.acquire(timeout=5)
+conn = pool.acquire(timeout=30)
 peer = server.accept()[0]
 pool.release(conn)
 del conn
@@ -100,7 +100,7 @@ stop = threading.Event()
 
 def work():
     while not stop.is_set():
-        with pool.connection(timeout=10) as conn:
+        with pool.connection(timeout=60) as conn:
             ask(conn)
 
 threads = [threading.Thread(target=work) for _ in range(6)]
@@ -111,7 +111,7 @@ for _ in range(40):
     if pid == 0:
         try:
             assert pool.stats().opened == 0
-            with pool.connection(timeout=10) as conn:
+            with pool.connection(timeout=60) as conn:
                 ask(conn)
             assert pool.verify().ok
             os._exit(0)
@@ -124,7 +124,7 @@ for thread in threads:
     thread.join()
 assert pool.stats().lent == 0
 assert pool.verify().ok
-assert pool.close(timeout=5).clean
+assert pool.close(timeout=30).clean
 """
     )
 
@@ -154,7 +154,7 @@ def interrupt():
 
 def occupy():
     while not stop.is_set():
-        with pool.connection(timeout=10):
+        with pool.connection(timeout=60):
             pass
 
 threads = [threading.Thread(target=interrupt), *(threading.Thread(target=occupy) for _ in range(3))]
@@ -165,7 +165,7 @@ until = time.monotonic() + 3
 while (now := time.monotonic()) < until or (now < until + 60 and not (interrupted and used)):
     try:
         armed = True
-        with pool.connection(timeout=10) as conn:
+        with pool.connection(timeout=60) as conn:
             used += 1
         armed = False
     except KeyboardInterrupt:
@@ -176,10 +176,10 @@ for thread in threads:
 assert interrupted and used, (interrupted, used)
 gc.collect()
 assert pool.stats().lent == 0, pool.lent()
-a, b = pool.acquire(timeout=5), pool.acquire(timeout=5)
+a, b = pool.acquire(timeout=30), pool.acquire(timeout=30)
 pool.release(a)
 pool.release(b)
-assert pool.close(timeout=5).clean
+assert pool.close(timeout=30).clean
 """
     )
 
@@ -206,7 +206,7 @@ pool = hs.Pool(address, max_size=4)
 
 def work():
     for i in range(150):
-        conn = pool.acquire(timeout=10)
+        conn = pool.acquire(timeout=60)
         if i % 3 == 0:
             cycle = [conn]
             cycle.append(cycle)
@@ -226,7 +226,7 @@ gc.collect()
 stats = pool.stats()
 assert stats.lent == 0
 assert stats.closed_by_reason["lost"] == 200
-assert pool.close(timeout=5).clean
+assert pool.close(timeout=30).clean
 """
     )
 
@@ -242,7 +242,7 @@ except ImportError:
     import _xxsubinterpreters as interpreters
 ident = interpreters.create()
 interpreters.run_string(ident, f"import hardsock as hs\\np = hs.Pool({address!r})\\n"
-    "p.release(p.acquire(timeout=5))\\np.close()")
+    "p.release(p.acquire(timeout=30))\\np.close()")
 interpreters.destroy(ident)
 """
     )

@@ -227,7 +227,7 @@ def test_closing_in_a_child_closes_even_what_a_parents_thread_was_using() -> Non
                     return
                 raise AssertionError("still open")
             in_child(check)
-            with hs.connect(listener.address, timeout=5):
+            with hs.connect(listener.address, timeout=30):
                 pass
             listener.close()
             thread.join()
@@ -382,7 +382,7 @@ def test_an_interrupted_read_keeps_its_bytes_and_frees_the_direction() -> None:
             pass
         thread.join()
         b.send(b"cd")
-        assert conn.recv_exactly(4, timeout=5) == b"abcd"
+        assert conn.recv_exactly(4, timeout=30) == b"abcd"
         conn.close(); b.close()
         """
     )
@@ -442,7 +442,7 @@ def test_objects_of_every_kind_are_freed() -> None:
             callback = linked.on_cancel(lambda: token)
             token.cancel(ValueError("cause"))
             with hs.listen(("127.0.0.1", 0)) as listener:
-                with hs.connect(listener.address, timeout=5) as conn, listener.accept() as other:
+                with hs.connect(listener.address, timeout=30) as conn, listener.accept() as other:
                     other.makefile("rb").close()
                     try:
                         conn.recv(1, token=linked)

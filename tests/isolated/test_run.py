@@ -91,7 +91,7 @@ def ends_at_the_deadline(tmp_path: Path, text: str, *arguments: str, limit: str 
 def test_requests_ends_at_the_deadline_while_the_server_drips(tmp_path: Path) -> None:
     need_module("requests")
     with PeerScript(DRIP, check=False) as peer:
-        text = "import requests\nrequests.get(sys.argv[1], timeout=5)"
+        text = "import requests\nrequests.get(sys.argv[1], timeout=30)"
         out = ends_at_the_deadline(tmp_path, text, "http://{}:{}/".format(*peer.address))
     assert "Read timed out" in out
 
@@ -102,7 +102,7 @@ def test_requests_ends_at_the_deadline_over_tls(tmp_path: Path) -> None:
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(ids.server_identity.chain, ids.server_identity.key)  # type: ignore[arg-type]
     with PeerScript(DRIP, tls=server, check=False) as peer:
-        text = "import requests\nrequests.get(sys.argv[1], verify=sys.argv[2], timeout=5)"
+        text = "import requests\nrequests.get(sys.argv[1], verify=sys.argv[2], timeout=30)"
         url = f"https://localhost:{peer.address[1]}/"
         out = ends_at_the_deadline(tmp_path, text, url, str(ids.ca))
     assert "Read timed out" in out
@@ -113,13 +113,13 @@ def test_requests_ends_at_the_deadline_over_tls(tmp_path: Path) -> None:
     [
         """
         import http.client
-        conn = http.client.HTTPConnection(sys.argv[1], int(sys.argv[2]), timeout=5)
+        conn = http.client.HTTPConnection(sys.argv[1], int(sys.argv[2]), timeout=30)
         conn.request("GET", "/")
         conn.getresponse().read()
         """,
         """
         import urllib.request
-        urllib.request.urlopen(f"http://{sys.argv[1]}:{sys.argv[2]}/", timeout=5).read()
+        urllib.request.urlopen(f"http://{sys.argv[1]}:{sys.argv[2]}/", timeout=30).read()
         """,
     ],
     ids=["http.client", "urllib"],
@@ -147,7 +147,7 @@ def test_redis_ends_at_the_deadline_while_the_reply_drips(tmp_path: Path) -> Non
 def test_smtplib_ends_at_the_deadline_while_the_greeting_drips(tmp_path: Path) -> None:
     with PeerScript([("drip", b"220 " + b"x" * 1000, 0.05)], check=False) as peer:
         host, port = peer.address  # type: ignore[misc]
-        text = "import smtplib\nsmtplib.SMTP(sys.argv[1], int(sys.argv[2]), timeout=5)"
+        text = "import smtplib\nsmtplib.SMTP(sys.argv[1], int(sys.argv[2]), timeout=30)"
         ends_at_the_deadline(tmp_path, text, str(host), str(port))
 
 

@@ -23,11 +23,11 @@ server = hs.TLSConfig(role="server", certificates=identity, **only)
 
 def pair(listener):
     found = []
-    thread = threading.Thread(target=lambda: found.append(listener.accept(timeout=10)))
+    thread = threading.Thread(target=lambda: found.append(listener.accept(timeout=60)))
     thread.start()
-    ours = hs.connect(listener.address, tls=client, timeout=10)
+    ours = hs.connect(listener.address, tls=client, timeout=60)
     thread.join()
-    ours.confirm(timeout=10)
+    ours.confirm(timeout=60)
     return ours, found[0]
 """
 
@@ -92,13 +92,13 @@ def test_a_child_lets_go_of_a_stream_without_a_word(
         for _ in range(3):
             in_child(check)
             ours.sendall(b"still")
-            assert theirs.recv_exactly(5, timeout=5) == b"still"
+            assert theirs.recv_exactly(5, timeout=30) == b"still"
             theirs.sendall(b"whole")
-            assert ours.recv_exactly(5, timeout=5) == b"whole"
-        ours.close_write(timeout=5)
-        assert theirs.recv(1, timeout=5) == b""
+            assert ours.recv_exactly(5, timeout=30) == b"whole"
+        ours.close_write(timeout=30)
+        assert theirs.recv(1, timeout=30) == b""
         theirs.close()
-        assert ours.recv(1, timeout=5) == b""
+        assert ours.recv(1, timeout=30) == b""
         ours.close()
         again, peer = pair(listener)
         again.close(), peer.close(), listener.close()
@@ -125,10 +125,10 @@ def test_a_child_s_copy_of_a_listener_harms_no_handshake_of_the_parent(ids: Iden
         in_child(leave_it)
         assert listener.stats().handshakes.in_progress == 1
         conn = hs.adopt(slow)
-        conn.upgrade_to_tls(client, server_name="localhost", timeout=5)  # goes on where it was
+        conn.upgrade_to_tls(client, server_name="localhost", timeout=30)  # goes on where it was
         thread.join()
         conn.sendall(b"x")
-        assert found[0].recv(1, timeout=5) == b"x"
+        assert found[0].recv(1, timeout=30) == b"x"
         found[0].close(), conn.close(), listener.close()
         """,
     )
@@ -169,14 +169,14 @@ def test_an_unclosed_connection_warns_and_its_peer_sees_no_clean_end(
         listener = hs.listen(("127.0.0.1", 0), tls=server)
         ours, theirs = pair(listener)
         ours.sendall(b"half a mess")
-        assert theirs.recv_exactly(11, timeout=5) == b"half a mess"
+        assert theirs.recv_exactly(11, timeout=30) == b"half a mess"
         warnings.simplefilter("always")
         with warnings.catch_warnings(record=True) as seen:
             del ours
         assert [w.category for w in seen] == [ResourceWarning], seen
         assert "unclosed <hardsock.Connection" in str(seen[0].message)
         try:
-            theirs.recv(1, timeout=5)
+            theirs.recv(1, timeout=30)
         except (hs.Truncated, hs.Reset):
             pass
         else:
@@ -203,7 +203,7 @@ def test_an_unclosed_listener_cuts_its_handshakes(ids: Identities) -> None:
         with warnings.catch_warnings(record=True) as seen:
             del listener
         assert [w.category for w in seen] == [ResourceWarning], seen
-        silent.settimeout(5)
+        silent.settimeout(30)
         assert silent.recv(1) == b""
         silent.close()
         """,
@@ -230,24 +230,24 @@ def test_handshakes_go_on_when_there_are_no_descriptors_for_newcomers(ids: Ident
             step()  # the server has taken it, and is out of descriptors now
             crowd = [socket.create_connection(address) for _ in range(5)]
             conn = hs.adopt(early)
-            conn.upgrade_to_tls(client, server_name="localhost", timeout=10)
-            assert conn.recv(100, timeout=10) == b"early"
+            conn.upgrade_to_tls(client, server_name="localhost", timeout=60)
+            assert conn.recv(100, timeout=60) == b"early"
             for sock in crowd:
-                sock.settimeout(10)
+                sock.settimeout(60)
                 try:
                     assert sock.recv(1) == b"", "shed"
                 except ConnectionResetError:
                     pass
             os.write(answers[1], b"2")
             step()  # there are some again
-            with hs.connect(address, tls=client, timeout=10) as late:
-                assert late.recv(100, timeout=10) == b"late"
+            with hs.connect(address, tls=client, timeout=60) as late:
+                assert late.recv(100, timeout=60) == b"late"
             os._exit(0)
         def answer():
             assert os.read(answers[0], 1)
         def take(word):
-            conn = listener.accept(timeout=10)
-            conn.sendall(word, timeout=5)
+            conn = listener.accept(timeout=60)
+            conn.sendall(word, timeout=30)
             return conn
         hs.CancelToken().wait(0)  # the thread's own descriptor
         answer()

@@ -29,8 +29,8 @@ def test_places_are_given_in_the_order_of_arrival() -> None:
         with Call(wait, 2) as second:
             second.wait_until_blocked()
             queue.give()
-            second.result(5)
-        first.result(5)
+            second.result(30)
+        first.result(30)
     assert order == [1, 2]
 
 
@@ -51,7 +51,7 @@ def test_a_wait_ends_by_its_limit_its_scope_or_a_cancel() -> None:
         waiting.wait_until_blocked()
         token.cancel("enough")
         with pytest.raises(hs.Cancelled, match="enough"):
-            waiting.result(5)
+            waiting.result(30)
     queue.give()
     queue.take(0)  # Nobody who gave up was given the place.
 

@@ -201,11 +201,11 @@ def test_every_call_of_a_listener_works_in_another_loop(name: str, made: str, us
 def test_a_pool_and_what_it_lent_work_in_another_loop(made: str, used: str) -> None:
     async def make() -> tuple[aio.Pool, aio.Connection]:
         pool = aio.Pool(listener.getsockname(), max_size=1)
-        return pool, await pool.acquire(timeout=5)
+        return pool, await pool.acquire(timeout=30)
 
     async def wait_for_it() -> aio.Connection:
         return await meanwhile(
-            lambda: pool.acquire(timeout=5),
+            lambda: pool.acquire(timeout=30),
             lambda: pool.blocking.release(lent.blocking),
         )
 
@@ -219,7 +219,7 @@ def test_a_pool_and_what_it_lent_work_in_another_loop(made: str, used: str) -> N
         conn = run(used, wait_for_it)
         assert conn.fileno() == number
         run(made, give_back)
-        listener.accept(timeout=5).close()
+        listener.accept(timeout=30).close()
 
 
 def test_loops_in_two_threads_share_a_connection_as_threads_do() -> None:
@@ -319,14 +319,14 @@ def test_a_closed_loop_leaves_no_claim_on_a_connection(closing: Closing, woken: 
     ours, theirs = closing.pair()
     closing.park(ours.recv(1))
     with pytest.raises(hs.Busy):
-        ours.blocking.recv(1, timeout=5)
+        ours.blocking.recv(1, timeout=30)
     if woken:
         closing.tasks[0].cancel()  # Its task would be resumed in the next turn.
 
     closing.loop.close()
 
     theirs.blocking.sendall(b"x")
-    assert ours.blocking.recv(1, timeout=5) == b"x"
+    assert ours.blocking.recv(1, timeout=30) == b"x"
     ours.close()
     theirs.close()
 
@@ -338,9 +338,9 @@ def test_half_a_message_of_a_closed_loop_poisons_that_direction_alone(closing: C
     closing.loop.close()
 
     with pytest.raises(hs.Poisoned):
-        ours.blocking.sendall(b"x", timeout=5)
-    theirs.blocking.sendall(b"y", timeout=5)
-    assert ours.blocking.recv(1, timeout=5) == b"y"
+        ours.blocking.sendall(b"x", timeout=30)
+    theirs.blocking.sendall(b"y", timeout=30)
+    assert ours.blocking.recv(1, timeout=30) == b"y"
     ours.close()
     theirs.close()
 
@@ -356,16 +356,16 @@ def test_a_closed_loop_accepts_no_more(closing: Closing) -> None:
 def test_a_closed_loop_takes_no_connection_of_a_pool(closing: Closing) -> None:
     with hs.listen(("127.0.0.1", 0)) as listener:
         pool = aio.Pool(listener.getsockname(), max_size=1)
-        lent = closing.loop.run_until_complete(pool.acquire(timeout=5))
+        lent = closing.loop.run_until_complete(pool.acquire(timeout=30))
         closing.park(pool.acquire(timeout=60))
         closing.loop.close()
 
         assert pool.stats().waiting == 0
         pool.blocking.release(lent.blocking)
-        with pool.blocking.connection(timeout=5) as conn:
+        with pool.blocking.connection(timeout=30) as conn:
             assert conn.reused
         pool.blocking.close()
-        listener.accept(timeout=5).close()
+        listener.accept(timeout=30).close()
 
 
 def test_a_closed_loop_keeps_neither_its_tasks_nor_descriptors(closing: Closing) -> None:
@@ -388,7 +388,7 @@ def test_a_closed_loop_keeps_neither_its_tasks_nor_descriptors(closing: Closing)
     assert ours._hub.closed
     assert ours._hub.fileno() == -1
     theirs.blocking.sendall(b"x")
-    assert ours.blocking.recv(1, timeout=5) == b"x"
+    assert ours.blocking.recv(1, timeout=30) == b"x"
     ours.close()
     theirs.close()
 
@@ -405,12 +405,12 @@ def test_a_driver_that_can_resume_nothing_more_leaves_no_claim() -> None:
         assert operation.step() is False
         operation.add_done_callback(resume)
         with pytest.raises(hs.Busy):
-            ours.blocking.recv(1, timeout=5)
+            ours.blocking.recv(1, timeout=30)
 
         hub.close()
 
         theirs.blocking.sendall(b"x")
-        assert ours.blocking.recv(1, timeout=5) == b"x"
+        assert ours.blocking.recv(1, timeout=30) == b"x"
         ours.close()
         theirs.close()
 

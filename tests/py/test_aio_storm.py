@@ -120,7 +120,7 @@ class Storm:
             if choice == 2:
                 token = hs.CancelToken()
                 self.canceller.tokens.put(token)
-                return await make(token=token, timeout=10)
+                return await make(token=token, timeout=60)
             if choice == 3:
                 with hs.timeout(self.random.random() / 1000):
                     return await make()
@@ -165,7 +165,7 @@ class Storm:
 
         await self.host.both(send, receive)
         await sender.close_write()
-        while data := await receiver.recv(1 << 20, timeout=10):
+        while data := await receiver.recv(1 << 20, timeout=60):
             check(data)
         assert received == sender.bytes_sent == receiver.bytes_received
         sender.close()

@@ -501,3 +501,31 @@ def test_a_pause_ends_with_its_time_its_scope_or_its_token(loop: str) -> None:
             await aio.sleep(-1)
 
     run(loop, main)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_call_that_hears_later_of_the_end_than_its_scope_still_tells_it(name: str) -> None:
+    """Whoever cancels tells one after the other: here the call has not heard when the scope acts."""
+
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        async with aio.adopt(ours) as conn:
+            token = hs.CancelToken()
+
+            def scope_hears_first(turns: int) -> None:
+                if turns:  # Until the loop has nothing else to do.
+                    asyncio.get_running_loop().call_soon(scope_hears_first, turns - 1)
+                    return
+                token.cancel("stop button")
+                block = _host_scope._innermost.get()
+                assert block is not None
+                assert block._operation is not None
+                block._look(block._operation)
+
+            with pytest.raises(hs.Cancelled, match="stop button") as caught, hs.scope(token):
+                asyncio.get_running_loop().call_soon(scope_hears_first, 9)
+                await conn.recv(1)
+            assert caught.value.op == "recv"
+        theirs.close()
+
+    run(name, main)

@@ -183,7 +183,7 @@ def test_paused_reading_delivers_nothing_and_loses_nothing(run: Any) -> None:
         client.transport.write(b"early")
         sock = accepted.transport.get_extra_info("socket")
         # Once it is in the kernel's queue, a loop that still listened would have it in its next turn.
-        assert poll_until(lambda: unread(sock.fileno()) == 5, 10)
+        assert poll_until(lambda: unread(sock.fileno()) == 5, 60)
         for _ in range(3):
             await asyncio.sleep(0)
         assert not accepted.received

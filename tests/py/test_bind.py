@@ -32,7 +32,7 @@ def test_a_later_call_ends_with_the_token(pair: Pair) -> None:
         call.wait_until_blocked()
         token.cancel(KeyError("stop button"))
         with pytest.raises(hs.Cancelled, match="stop button") as caught:
-            call.result(10)
+            call.result(60)
     assert isinstance(caught.value.__cause__, KeyError)
     theirs.send(b"kept")
     conn.bind(None)
@@ -97,13 +97,13 @@ def test_a_pool_lends_its_connections_unbound() -> None:
     token = hs.CancelToken()
     token.cancel()
     with hs.listen(("127.0.0.1", 0)) as listener, hs.Pool(listener.address, max_size=1) as pool:
-        with pool.connection(timeout=5) as conn:
+        with pool.connection(timeout=30) as conn:
             conn.bind(token)
             conn.mark_clean()
-        with listener.accept(timeout=5) as theirs, pool.connection(timeout=5) as conn:
+        with listener.accept(timeout=30) as theirs, pool.connection(timeout=30) as conn:
             assert conn.reused
             theirs.sendall(b"x")
-            assert conn.recv(1, timeout=5) == b"x"
+            assert conn.recv(1, timeout=30) == b"x"
             conn.mark_clean()
 
 
@@ -135,7 +135,7 @@ def test_binding_while_others_read(pair: Pair) -> None:
             if index:
                 conn.bind(hs.CancelToken(60))
             else:
-                got += len(conn.recv(4, timeout=10))
+                got += len(conn.recv(4, timeout=60))
         return got
 
     assert max(run_threaded(work, 3)) > 0

@@ -58,9 +58,9 @@ def test_connect_is_refused_at_once_after_failures_in_a_row(refusing: tuple[str,
     made = breaker()
     for _ in range(2):
         with pytest.raises(hs.ConnectionRefused):
-            hs.connect(refusing, timeout=5, breaker=made)
+            hs.connect(refusing, timeout=30, breaker=made)
     with pytest.raises(hs.BreakerOpen) as caught:
-        hs.connect(refusing, timeout=5, breaker=made)
+        hs.connect(refusing, timeout=30, breaker=made)
     error = caught.value
     assert isinstance(error, hs.ConnectError)
     assert isinstance(error, ConnectionError)
@@ -82,7 +82,7 @@ def test_a_server_that_is_back_closes_it() -> None:
         address = listener.address
         fail(made, address)
         assert made.states()[0].state == "half_open"
-        with hs.connect(address, timeout=5, breaker=made):
+        with hs.connect(address, timeout=30, breaker=made):
             (state,) = made.states()
     assert (state.key, state.state) == (f"127.0.0.1:{address[1]}", "closed")
     assert made.stats()[:2] == (2, 0)
@@ -95,13 +95,13 @@ def test_awaited_connects_share_it_with_threads(loop: str, refusing: tuple[str, 
 
     async def main() -> None:
         with pytest.raises(hs.ConnectionRefused):
-            await aio.connect(refusing, timeout=5, breaker=made)
+            await aio.connect(refusing, timeout=30, breaker=made)
         with pytest.raises(hs.BreakerOpen) as caught:
-            await aio.connect(refusing, timeout=5, breaker=made)
+            await aio.connect(refusing, timeout=30, breaker=made)
         assert caught.value.last_error == "refused"
 
     with pytest.raises(hs.ConnectionRefused):
-        hs.connect(refusing, timeout=5, breaker=made)
+        hs.connect(refusing, timeout=30, breaker=made)
     RUNS[loop](main())
 
 
@@ -113,7 +113,7 @@ def test_a_cancelled_connect_never_counts() -> None:
             connecting.wait_until_blocked()
             token.cancel("never mind")
             with pytest.raises(hs.Cancelled):
-                connecting.result(5)
+                connecting.result(30)
 
         async def main() -> None:
             task = asyncio.ensure_future(aio.connect(hole.address, breaker=made))
@@ -150,12 +150,12 @@ def _in_namespace(hosts: dict[str, str]) -> dict[str, Any]:
             strict.permit((address, 4711)).record("tls_certificate")
     found: dict[str, Any] = {}
     try:
-        hs.connect("many:4711", timeout=5, breaker=made)
+        hs.connect("many:4711", timeout=30, breaker=made)
     except hs.ConnectError as exc:
         found["attempts"] = [[attempt.address, attempt.phase] for attempt in exc.attempts]
         found["error"] = type(exc).__name__
     try:
-        hs.connect("many:4711", timeout=5, breaker=strict)
+        hs.connect("many:4711", timeout=30, breaker=strict)
     except hs.ConnectError as exc:
         found["strict"] = [type(exc).__name__, getattr(exc, "address", None)]
     return found
@@ -186,10 +186,10 @@ def test_a_certificate_that_connect_does_not_trust_opens_at_once(
         address = listener.getsockname()
         with Call(_serve_one_handshake, listener, context) as serving:
             with pytest.raises(hs.CertificateError):
-                hs.connect(address, tls=True, timeout=5, breaker=made)
-            serving.result(5)
+                hs.connect(address, tls=True, timeout=30, breaker=made)
+            serving.result(30)
         with pytest.raises(hs.BreakerOpen) as caught:
-            hs.connect(address, tls=True, timeout=5, breaker=made)
+            hs.connect(address, tls=True, timeout=30, breaker=made)
     assert caught.value.last_error == "tls_certificate"
     assert made.stats().by_class["tls_certificate"] == 1
 
@@ -539,7 +539,7 @@ def test_a_dry_run_refuses_nothing(refusing: tuple[str, int]) -> None:
     made = breaker(dry_run=True)
     for _ in range(5):
         with pytest.raises(hs.ConnectionRefused):
-            hs.connect(refusing, timeout=5, breaker=made)
+            hs.connect(refusing, timeout=30, breaker=made)
     stats = made.stats()
     assert (stats.permitted, stats.would_refuse, stats.refused) == (2, 3, 0)
     assert made.states()[0].state == "open"
@@ -599,7 +599,7 @@ def test_threads_and_snapshots_do_not_disturb_each_other() -> None:
     with Call(look) as looking:
         run_threaded(use, 6)
         done.set()
-        looking.result(5)
+        looking.result(30)
     stats = made.stats()
     assert stats.permitted == stats.successes + stats.failures
     assert stats.permitted + stats.refused == 6 * 300
@@ -624,6 +624,6 @@ def test_a_breaker_goes_when_its_last_permit_does() -> None:
 
 
 def test_a_connect_keeps_its_breaker_alive() -> None:
-    with EchoServer() as echo, hs.connect(echo.address, breaker=hs.Breaker(), timeout=5) as conn:
+    with EchoServer() as echo, hs.connect(echo.address, breaker=hs.Breaker(), timeout=30) as conn:
         conn.sendall(b"hi")
-        assert conn.recv_exactly(2, timeout=5) == b"hi"
+        assert conn.recv_exactly(2, timeout=30) == b"hi"

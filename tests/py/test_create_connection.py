@@ -50,19 +50,19 @@ def test_hosts_as_getaddrinfo_takes_them(listener: hs.Listener, host: Any) -> No
 def test_a_port_may_be_text_or_a_service(listener: hs.Listener) -> None:
     port = listener.getsockname()[1]
     for text in (str(port), str(port).encode()):
-        with hs.create_connection(("127.0.0.1", text), 5) as conn:
+        with hs.create_connection(("127.0.0.1", text), 30) as conn:
             assert conn.getpeername()[1] == port
     with pytest.raises(OSError, match="service/proto not found"):
-        hs.create_connection(("127.0.0.1", "no-such-service"), 5)
+        hs.create_connection(("127.0.0.1", "no-such-service"), 30)
     with pytest.raises(TypeError, match="port must be an int or a str, not float"):
-        hs.create_connection(("127.0.0.1", 1.5), 5)
+        hs.create_connection(("127.0.0.1", 1.5), 30)
 
 
 def test_the_timeout_is_that_of_later_calls_too(
     listener: hs.Listener, default_timeout: None
 ) -> None:
     address = listener.getsockname()
-    with hs.create_connection(address, 5) as conn:
+    with hs.create_connection(address, 30) as conn:
         assert conn.gettimeout() == 5.0
     with hs.create_connection(address, None) as conn:
         assert conn.gettimeout() is None
@@ -104,7 +104,7 @@ def _refusing() -> tuple[str, int]:
 
 def test_refused_is_what_it_was(listener: hs.Listener) -> None:
     with pytest.raises(ConnectionRefusedError):
-        hs.create_connection(_refusing(), 5)
+        hs.create_connection(_refusing(), 30)
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="as socket's own: it has no such parameter")
@@ -117,7 +117,7 @@ def test_all_errors_are_a_group() -> None:
 
 def test_http_client_takes_it_where_it_has_a_place_for_it() -> None:
     with require(http_server({"hello.txt": b"hello"})) as server:
-        client = http.client.HTTPConnection(server.host, server.port, timeout=5)
+        client = http.client.HTTPConnection(server.host, server.port, timeout=30)
         client._create_connection = hs.create_connection  # type: ignore[attr-defined]
         client.request("GET", "/hello.txt")
         assert isinstance(client.sock, hs.Connection)

@@ -42,7 +42,7 @@ def get(address: Any, path: str, method: str = "GET") -> tuple[int, dict[str, st
 
 @pytest.fixture
 def page() -> Iterator[Any]:
-    with hs.serve(debug.handler(every=0.5), ("127.0.0.1", 0), drain_timeout=5) as server:
+    with hs.serve(debug.handler(every=0.5), ("127.0.0.1", 0), drain_timeout=30) as server:
         yield server.address
 
 
@@ -169,7 +169,7 @@ def test_the_handler_answers_and_survives_nonsense(page: Any) -> None:
 def test_the_handler_is_not_asked_under_a_strange_name(host: str, status: int) -> None:
     """A page of evil.example, whose name leads to 127.0.0.1 by now, may read what it gets."""
     shown = debug.handler(hosts=["debug.example"])
-    with hs.serve(shown, ("127.0.0.1", 0), drain_timeout=5) as server:
+    with hs.serve(shown, ("127.0.0.1", 0), drain_timeout=30) as server:
         with socket.create_connection(server.address, 30) as sock:
             sock.sendall(f"GET /data HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
             assert int(sock.recv(100).split()[1]) == status
@@ -247,7 +247,7 @@ def trouble() -> Iterator[None]:
             conn.sendall(data)
 
     with ExitStack() as stack:
-        server = stack.enter_context(hs.serve(echo, ("127.0.0.1", 0), drain_timeout=5))
+        server = stack.enter_context(hs.serve(echo, ("127.0.0.1", 0), drain_timeout=30))
         pool = stack.enter_context(
             hs.Pool(server.address, name=HOSTILE, options=hs.PoolOptions(max_size=2))
         )

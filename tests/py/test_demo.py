@@ -19,6 +19,9 @@ from hardsock.lab import Namespace, Unavailable
 from hardsock.lab.servers.process import PeerMissing, find_program
 from support.require import need_module
 
+PATIENCE = 30
+"""Here other tests are busy at the same time; `make demo` alone holds it to its bounds."""
+
 COMMAND = [sys.executable, "-m", "hardsock", "demo"]
 IN_NAMESPACES = {"three-black-holes", "dead-dns", "tune"}
 
@@ -50,9 +53,16 @@ def names_after(word: str, summary: str) -> set[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timing
-def test_whole_demo_passes_and_skips_only_what_is_missing_here() -> None:
-    done = subprocess.run(COMMAND, capture_output=True, text=True, timeout=300.0)
+@pytest.mark.parametrize(
+    "patience",
+    [
+        pytest.param(1, marks=[pytest.mark.nightly, pytest.mark.timing], id="alone"),
+        pytest.param(PATIENCE, id="busy"),
+    ],
+)
+def test_whole_demo_passes_and_skips_only_what_is_missing_here(patience: int) -> None:
+    command = [*COMMAND, "--patience", str(patience)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600.0)
 
     output = done.stdout + done.stderr
     summary = done.stdout.splitlines()[-1]
@@ -87,7 +97,8 @@ def on_terminal(arguments: list[str], **environment: str) -> tuple[int, str]:
     ours, theirs = pty.openpty()
     env = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR")}
     env |= {"TERM": "xterm", "COLUMNS": "120", **environment}
-    process = subprocess.Popen([*COMMAND, *arguments], stdout=theirs, env=env)
+    command = [*COMMAND, "--patience", str(PATIENCE), *arguments]
+    process = subprocess.Popen(command, stdout=theirs, env=env)
     os.close(theirs)
     shown = b""
     try:
@@ -97,7 +108,7 @@ def on_terminal(arguments: list[str], **environment: str) -> tuple[int, str]:
         pass  # EIO: nobody has the other end any more.
     finally:
         os.close(ours)
-    return process.wait(30.0), shown.decode()
+    return process.wait(120.0), shown.decode()
 
 
 GREEN = "\x1b[32m"
@@ -132,7 +143,7 @@ def test_rich_table_without_colour() -> None:
 SHORTCOMINGS = {
     "truncated": r"600 bytes, taken for whole; .* 600 bytes and a clean end",
     "half-close": r"shutdown\(\): 20 of 20 .* close\(\): 0, though 20 sends went well; .*: 0$",
-    "tls-stall": r"0 of 19 others served within 2 s; accept\(\) blocked for [2-9]",
+    "tls-stall": r"0 of 19 others served within 2 s; accept\(\) blocked for [1-9]",
     "rst-storm": r"close\(\): 0 of 50 answers arrive, 0 bytes; \d\d resets",
 }
 
@@ -143,7 +154,7 @@ def test_endings_go_wrong_with_sockets_and_not_with_hardsock(name: str) -> None:
 
     assert re.search(SHORTCOMINGS[name], played.stdlib().text)
     outcome = played.hardsock()
-    assert [] == played.missed(outcome), outcome
+    assert [] == played.missed(outcome, PATIENCE), outcome
 
 
 def test_resets_are_counted_by_the_clients_where_there_are_no_namespaces(
@@ -156,7 +167,7 @@ def test_resets_are_counted_by_the_clients_where_there_are_no_namespaces(
 
     assert "50 resets seen by the clients" in rst_storm.SCENE.stdlib().text
     outcome = rst_storm.SCENE.hardsock()
-    assert [] == rst_storm.SCENE.missed(outcome), outcome
+    assert [] == rst_storm.SCENE.missed(outcome, PATIENCE), outcome
 
 
 def scene(
@@ -200,6 +211,19 @@ def test_missed_bound_fails(
 
     assert (1, True) == (status, "1 passed, 1 failed (made-up), 0 skipped" in shown)
     assert "MISSED" in shown
+
+
+def test_times_may_be_longer_with_patience_and_nothing_else(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    time, tried = Bound(of="time", at_most=0.5, unit="s"), Bound(of="tried", at_most=3)
+    outcome = Outcome("", {"time": 4.9, "tried": 4})
+    assert [time.kept_by(outcome), time.kept_by(outcome, 10)] == [False, True]
+    assert not tried.kept_by(outcome, 10)
+    for wrong in ("0.5", "nan", "much"):
+        with pytest.raises(SystemExit):
+            main(["demo", "--patience", wrong])
+        assert "--patience" in capsys.readouterr().err
 
 
 def raises(error: Exception) -> Callable[[], Outcome]:

@@ -560,17 +560,21 @@ def test_child_of_a_fork_has_a_watch_of_its_own() -> None:
 
 
 def test_tcp_counts_counts_by_state_towards_a_peer() -> None:
+    def of_now(address: hs.Address) -> dict[str, int]:
+        """Without what others that had the port before left in the kernel for a minute."""
+        return {k: n for k, n in hs.tcp_counts(address).items() if k != "time_wait"}
+
     with hs.listen(("127.0.0.1", 0)) as listener:
         address = listener.address
-        assert set(hs.tcp_counts(address).values()) == {0}
+        assert set(of_now(address).values()) == {0}
         with hs.connect(address), listener.accept(), hs.connect(address), listener.accept():
-            counts = hs.tcp_counts(address)
+            counts = of_now(address)
             assert counts["established"] == 2
             assert sum(counts.values()) == 2
             everything = hs.tcp_counts()
             assert everything["established"] >= 4
             assert everything["listen"] >= 1
-            assert everything.keys() == counts.keys()
+            assert everything.keys() - counts.keys() == {"time_wait"}
         first = hs.connect(address)
         listener.accept().close()
         assert poll_until(lambda: hs.tcp_counts(address)["close_wait"] == 1, 20)

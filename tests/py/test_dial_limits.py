@@ -239,7 +239,7 @@ def test_a_forked_child_begins_anew() -> None:
         if pid == 0:
             status = 1
             try:
-                with limits.place(timeout=5):
+                with limits.place(timeout=30):
                     counts = limits.stats()[:2]
                     place.close()  # of the parent
                 status = 0 if (counts, limits.stats()[:2]) == ((1, 0), (0, 0)) else 2

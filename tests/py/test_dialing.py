@@ -180,12 +180,12 @@ def test_the_fallback_is_used_while_the_breaker_is_open(ids: Identities) -> None
     def answer(conn: hs.Connection) -> None:
         conn.recv(1)
 
-    with hs.serve(answer, ("127.0.0.1", 0), tls=old, drain_timeout=5) as server:
+    with hs.serve(answer, ("127.0.0.1", 0), tls=old, drain_timeout=30) as server:
         for _ in range(3):
             with pytest.raises(hs.TLSError):
                 _connect(server.address, **how)
         assert _connect(server.address, **how) == "TLSv1.2"
-        with hs.serve(answer, ("127.0.0.1", 0), tls=new, drain_timeout=5) as other:
+        with hs.serve(answer, ("127.0.0.1", 0), tls=new, drain_timeout=30) as other:
             assert _connect(other.address, **how) == "TLSv1.3"  # Each peer is counted alone.
 
         async def awaited() -> str:

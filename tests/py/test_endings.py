@@ -25,7 +25,7 @@ TCP_CLOSE = 7
 @pytest.fixture
 def pair() -> Iterator[tuple[hs.Connection, socket.socket]]:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        with hs.connect(server.getsockname(), timeout=5) as conn, server.accept()[0] as theirs:
+        with hs.connect(server.getsockname(), timeout=30) as conn, server.accept()[0] as theirs:
             yield conn, theirs
 
 
@@ -54,15 +54,15 @@ def test_a_reset_found_by_the_writer_is_not_a_clean_end_for_the_reader(
 def test_a_reset_is_a_reset_for_a_blocked_reader_beside_a_writer() -> None:
     for _ in range(30):
         with socket.create_server(("127.0.0.1", 0)) as server:
-            with hs.connect(server.getsockname(), timeout=5) as conn:
+            with hs.connect(server.getsockname(), timeout=30) as conn:
                 theirs = server.accept()[0]
-                with Call(conn.recv, 1, timeout=10) as reading:
+                with Call(conn.recv, 1, timeout=60) as reading:
                     _reset(theirs)
                     with pytest.raises(hs.Reset):
                         while True:
-                            conn.sendall(b"x", timeout=5)
+                            conn.sendall(b"x", timeout=30)
                     with pytest.raises(hs.Reset):
-                        reading.result(10)
+                        reading.result(60)
 
 
 def test_what_arrived_before_a_reset_can_still_be_read(
@@ -74,7 +74,7 @@ def test_what_arrived_before_a_reset_can_still_be_read(
         conn.recv_exactly(100, timeout=0.02)
     _reset(theirs)
     with pytest.raises(hs.Reset) as caught:
-        conn.recv_exactly(100, timeout=5)
+        conn.recv_exactly(100, timeout=30)
     assert caught.value.bytes_done == 12
     assert conn.recv(100) == b"early answer"
     with pytest.raises(hs.Reset):
@@ -86,7 +86,7 @@ def test_an_orderly_end_stays_one_after_our_own_half_close(
 ) -> None:
     conn, theirs = pair
     theirs.close()
-    assert conn.recv(1, timeout=5) == b""
+    assert conn.recv(1, timeout=30) == b""
     conn.close_write()
     assert conn.recv(1) == b""
 
@@ -106,7 +106,7 @@ def test_a_passed_direction_deadline_also_ends_calls_that_would_not_wait(
 ) -> None:
     conn, theirs = pair
     theirs.send(b"ready")
-    assert conn.recv(1, timeout=5) == b"r"
+    assert conn.recv(1, timeout=30) == b"r"
     conn.set_read_deadline(0)
     with pytest.raises(hs.DeadlineExceeded):
         conn.recv(1, timeout=0)
@@ -163,8 +163,8 @@ def test_finish_delivers_everything_although_nobody_read_the_answer(
         return total
 
     with Call(peer) as reading:
-        report = conn.finish(timeout=10)
-        assert reading.result(10) == 100_000
+        report = conn.finish(timeout=60)
+        assert reading.result(60) == 100_000
     assert (report.ending, report.unsent, report.discarded) == ("clean", 0, 6)
     assert report.delivered
     assert conn.closed
@@ -174,10 +174,10 @@ def test_close_with_unread_bytes_destroys_what_finish_delivers() -> None:
     arrived = {}
     for ending in ("close", "finish"):
         with socket.create_server(("127.0.0.1", 0)) as server:
-            conn = hs.connect(server.getsockname(), timeout=5)
+            conn = hs.connect(server.getsockname(), timeout=30)
             theirs = server.accept()[0]
             theirs.send(b"never read")
-            assert conn.recv(1, socket.MSG_PEEK, timeout=5) == b"n"
+            assert conn.recv(1, socket.MSG_PEEK, timeout=30) == b"n"
             sent = conn.send(b"x" * (1 << 20))
 
             def drain(theirs: socket.socket = theirs) -> int:
@@ -195,8 +195,8 @@ def test_close_with_unread_bytes_destroys_what_finish_delivers() -> None:
                 arrived[ending] = drain() == sent
             else:
                 with Call(drain) as draining:
-                    assert conn.finish(timeout=20).delivered
-                    arrived[ending] = draining.result(10) == sent
+                    assert conn.finish(timeout=60).delivered
+                    arrived[ending] = draining.result(60) == sent
     assert arrived == {"close": False, "finish": True}
 
 
@@ -214,20 +214,20 @@ def test_finish_reports_a_peer_that_does_not_end(
 
 def test_finish_reports_a_reset(pair: tuple[hs.Connection, socket.socket]) -> None:
     conn, theirs = pair
-    with Call(conn.finish, timeout=10) as finishing:
+    with Call(conn.finish, timeout=60) as finishing:
         finishing.wait_until_blocked()
         _reset(theirs)
-        assert finishing.result(5).ending == "reset"
+        assert finishing.result(30).ending == "reset"
 
 
 def test_finish_while_somebody_reads_is_busy(pair: tuple[hs.Connection, socket.socket]) -> None:
     conn, theirs = pair
-    with Call(conn.recv, 1, timeout=10) as reading:
+    with Call(conn.recv, 1, timeout=60) as reading:
         reading.wait_until_blocked()
         with pytest.raises(hs.Busy):
-            conn.finish(timeout=5)
+            conn.finish(timeout=30)
         theirs.send(b"x")
-        assert reading.result(5) == b"x"
+        assert reading.result(30) == b"x"
     assert not conn.closed
 
 
@@ -241,33 +241,33 @@ def test_a_cancelled_finish_leaves_a_connection_that_admits_what_it_lost(
         finishing.wait_until_blocked()
         token.cancel()
         with pytest.raises(hs.Cancelled) as caught:
-            finishing.result(5)
+            finishing.result(30)
     assert caught.value.bytes_done == 11
     assert not conn.closed
     with pytest.raises(hs.Poisoned):
-        conn.recv(1, timeout=5)
+        conn.recv(1, timeout=30)
 
 
 def test_an_early_answer_survives_the_reset_that_follows_it() -> None:
     """A server that refuses a large upload answers at once and closes, with our bytes unread."""
     with PeerScript([("recv", 1), ("send", b"413 too large"), ("close",)], check=False) as peer:
-        with hs.connect(peer.address, timeout=5) as conn:
+        with hs.connect(peer.address, timeout=30) as conn:
             with pytest.raises(hs.Reset):
                 while True:
-                    conn.sendall(b"x" * 65536, timeout=5)
-            assert conn.recv(100, timeout=5) == b"413 too large"
+                    conn.sendall(b"x" * 65536, timeout=30)
+            assert conn.recv(100, timeout=30) == b"413 too large"
             with pytest.raises(hs.Reset):
-                conn.recv(100, timeout=5)
+                conn.recv(100, timeout=30)
 
 
 def _wait_for_tcp_state(conn: hs.Connection, state: int) -> None:
-    assert poll_until(lambda: conn.tcp_info()["state"] == state, 5)
+    assert poll_until(lambda: conn.tcp_info()["state"] == state, 30)
 
 
 def _after_their_orderly_end(conn: hs.Connection, theirs: socket.socket) -> None:
     """The peer has closed, and resets us when it is sent something: nobody reads it any more."""
     theirs.close()
-    assert conn.recv(1, timeout=5) == b""
+    assert conn.recv(1, timeout=30) == b""
     conn.sendall(b"too late")
 
 
@@ -276,11 +276,11 @@ def test_finish_reports_a_reset_that_answers_our_last_words(
 ) -> None:
     conn, theirs = pair
     _after_their_orderly_end(conn, theirs)
-    report = conn.finish(timeout=20)
+    report = conn.finish(timeout=60)
     assert report.ending == "reset"
     assert not report.delivered
     assert report.unsent == 8
-    assert report.elapsed < 5
+    assert report.elapsed < 30
 
 
 def test_finish_reports_a_reset_that_came_before_it(
@@ -289,9 +289,9 @@ def test_finish_reports_a_reset_that_came_before_it(
     conn, theirs = pair
     _after_their_orderly_end(conn, theirs)
     _wait_for_tcp_state(conn, TCP_CLOSE)
-    report = conn.finish(timeout=20)
+    report = conn.finish(timeout=60)
     assert (report.ending, report.delivered) == ("reset", False)
-    assert report.elapsed < 5
+    assert report.elapsed < 30
 
 
 def test_finish_does_not_call_it_clean_when_the_peer_threw_our_words_away(
@@ -300,12 +300,12 @@ def test_finish_does_not_call_it_clean_when_the_peer_threw_our_words_away(
     """It has acknowledged all of them, ended in an orderly way before, and then closed unread."""
     conn, theirs = pair
     theirs.shutdown(socket.SHUT_WR)
-    assert conn.recv(1, timeout=5) == b""
+    assert conn.recv(1, timeout=30) == b""
     conn.sendall(b"never read")
-    assert poll_until(lambda: conn.tcp_info()["unacked"] == 0, 5)
+    assert poll_until(lambda: conn.tcp_info()["unacked"] == 0, 30)
     theirs.close()
     _wait_for_tcp_state(conn, TCP_CLOSE)
-    report = conn.finish(timeout=20)
+    report = conn.finish(timeout=60)
     assert (report.ending, report.delivered) == ("reset", False)
 
 
@@ -316,27 +316,27 @@ def test_finish_reports_a_reset_that_answers_our_end(
     conn, theirs = pair
     conn.sendall(b"never read")
     theirs.shutdown(socket.SHUT_WR)
-    assert conn.recv(1, timeout=5) == b""
+    assert conn.recv(1, timeout=30) == b""
     theirs.close()
-    report = conn.finish(timeout=20)
+    report = conn.finish(timeout=60)
     assert report.ending == "reset"
-    assert report.elapsed < 5
+    assert report.elapsed < 30
 
 
 @pytest.mark.slow
 def test_finish_reports_a_peer_that_died_after_its_end() -> None:
     options = hs.SocketOptions(dead_after=1)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        conn = hs.connect(server.getsockname(), timeout=5, options=options)
+        conn = hs.connect(server.getsockname(), timeout=30, options=options)
         theirs = server.accept()[0]
     with theirs:
         theirs.shutdown(socket.SHUT_WR)
-        assert conn.recv(1, timeout=5) == b""
+        assert conn.recv(1, timeout=30) == b""
         mute(theirs)
         conn.sendall(b"into the void")
-        report = conn.finish(timeout=20)
+        report = conn.finish(timeout=60)
         assert (report.ending, report.delivered) == ("dead peer", False)
-        assert report.elapsed < 5
+        assert report.elapsed < 30
 
 
 def test_what_was_not_acknowledged_is_counted_without_the_end_itself(
@@ -363,13 +363,13 @@ def test_a_tls_close_with_unread_data_is_a_reset_and_counted(
     before = _resets_by_unread()
     with tls_pair(client, server) as (ours, theirs):
         theirs.sendall(b"x")
-        assert ours.recv_exactly(1, timeout=10) == b"x"
+        assert ours.recv_exactly(1, timeout=60) == b"x"
         theirs.sendall(bytes(size))
-        poll_until(lambda: select.select([ours], [], [], 0)[0] != [], 10)
+        poll_until(lambda: select.select([ours], [], [], 0)[0] != [], 60)
         ours.close()
         assert _resets_by_unread() == before + 1
         with pytest.raises(hs.Reset):
-            theirs.recv(1, timeout=10)
+            theirs.recv(1, timeout=60)
 
 
 @pytest.mark.parametrize("version", ["TLSv1.2", "TLSv1.3"])
@@ -378,11 +378,11 @@ def test_a_tls_close_with_all_read_is_a_clean_end(ids: Identities, version: Any)
     before = _resets_by_unread()
     with tls_pair(client, server) as (ours, theirs):
         theirs.sendall(b"GET /\nrest")
-        assert ours.recv_line(timeout=10) == b"GET /"  # "rest" is in the connection's buffer
+        assert ours.recv_line(timeout=60) == b"GET /"  # "rest" is in the connection's buffer
         ours.sendall(b"answer")
         ours.close()
-        assert theirs.recv_exactly(6, timeout=10) == b"answer"
-        assert theirs.recv(1, timeout=10) == b""
+        assert theirs.recv_exactly(6, timeout=60) == b"answer"
+        assert theirs.recv(1, timeout=60) == b""
     assert _resets_by_unread() == before
 
 
@@ -394,6 +394,6 @@ def test_unread_tickets_are_no_unread_data(ids: Identities) -> None:
     ):
         ours.sendall(b"request")
         ours.close()
-        assert theirs.recv_exactly(7, timeout=10) == b"request"
-        assert theirs.recv(1, timeout=10) == b""
+        assert theirs.recv_exactly(7, timeout=60) == b"request"
+        assert theirs.recv(1, timeout=60) == b""
     assert _resets_by_unread() == before

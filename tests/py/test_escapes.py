@@ -34,7 +34,7 @@ def _plain(address: tuple[str, int]) -> None:
 def test_a_plain_socket_in_a_scope_is_told_by_the_line_that_connects(
     address: tuple[str, int],
 ) -> None:
-    for enter in (lambda: hs.timeout(5), lambda: hs.scope(hs.CancelToken())):
+    for enter in (lambda: hs.timeout(30), lambda: hs.scope(hs.CancelToken())):
         _escapes._told.clear()
         with enter(), warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("default")
@@ -47,12 +47,12 @@ def test_a_plain_socket_in_a_scope_is_told_by_the_line_that_connects(
 
 
 def test_a_lookup_is_told_too() -> None:
-    with hs.timeout(5), pytest.warns(hs.EscapeWarning, match="looks a name up"):
+    with hs.timeout(30), pytest.warns(hs.EscapeWarning, match="looks a name up"):
         socket.getaddrinfo("127.0.0.1", 80)
 
 
 def test_as_an_error_it_ends_the_call_before_it_waits(address: tuple[str, int]) -> None:
-    with warnings.catch_warnings(), hs.timeout(5):
+    with warnings.catch_warnings(), hs.timeout(30):
         warnings.simplefilter("error", hs.EscapeWarning)
         with socket.socket() as sock, pytest.raises(hs.EscapeWarning):
             sock.connect(address)
@@ -62,7 +62,7 @@ def test_what_scopes_reach_and_what_has_none_is_silent(address: tuple[str, int])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         _plain(address)
-        with hs.timeout(5):
+        with hs.timeout(30):
             hs.connect(address).close()
             hs.create_connection(address).close()
             hs.connect(f"localhost:{address[1]}", family=socket.AF_INET).close()
@@ -70,6 +70,6 @@ def test_what_scopes_reach_and_what_has_none_is_silent(address: tuple[str, int])
 
 def test_it_can_be_silenced(address: tuple[str, int]) -> None:
     hs.warn_of_foreign_sockets(False)
-    with warnings.catch_warnings(), hs.timeout(5):
+    with warnings.catch_warnings(), hs.timeout(30):
         warnings.simplefilter("error")
         _plain(address)

@@ -43,15 +43,15 @@ def connected(transport: str, ids: Identities) -> Iterator[tuple[hs.Connection, 
             ours, theirs = (stack.enter_context(hs.adopt(one)) for one in socket.socketpair())
         elif transport == "tcp":
             listener = stack.enter_context(hs.listen(("127.0.0.1", 0)))
-            ours = stack.enter_context(hs.connect(listener.address, timeout=5))
-            theirs = stack.enter_context(listener.accept(timeout=5))
+            ours = stack.enter_context(hs.connect(listener.address, timeout=30))
+            theirs = stack.enter_context(listener.accept(timeout=30))
         else:
             version = {"tls12": "TLSv1.2", "tls13": "TLSv1.3"}[transport]
             only = {"min_version": version, "max_version": version}
             pair = tls_pair(ids.client(**only), ids.server(**only))
             ours, theirs = stack.enter_context(pair)
-            ours.confirm(timeout=5)
-        theirs.settimeout(10)
+            ours.confirm(timeout=30)
+        theirs.settimeout(60)
         yield ours, theirs
 
 
@@ -87,7 +87,7 @@ class Reading:
 
     def end(self) -> None:
         if not self.ended:
-            self.theirs.close_write(timeout=5)
+            self.theirs.close_write(timeout=30)
             self.data = self.data[: self.sent]
             self.ended = True
 
@@ -151,7 +151,7 @@ class Reading:
         for sent in range(self.sent, len(self.data), 7):
             self.send(min(7, len(self.data) - sent))
         self.end()
-        self.ours.settimeout(10)
+        self.ours.settimeout(60)
         assert self.files[0].read() == self.data[self.taken :]
         assert self.files[1].read() == self.files[0].readline() == b""
         for file in self.files:
@@ -318,8 +318,8 @@ def test_text_is_what_the_standard_library_reads(
                     assert got == call_text(reference, name, args)
             if data[sent:]:
                 theirs.sendall(data[sent:])
-            theirs.close_write(timeout=5)
-            ours.settimeout(10)
+            theirs.close_write(timeout=30)
+            ours.settimeout(60)
             line = file.readline()
             assert line == reference.readline()
             assert file.read() == reference.read()
@@ -339,7 +339,7 @@ def test_a_foreign_text_layer_above_loses_what_it_had_taken(ids: Identities) -> 
         with pytest.raises(hs.DeadlineExceeded):
             foreign.readline()
         theirs.sendall(b"line\n")
-        ours.settimeout(5)
+        ours.settimeout(30)
         assert foreign.readline() == "line\n"
         foreign.detach()
 
@@ -349,7 +349,7 @@ def test_a_line_that_is_there_already_is_refused_as_one_that_is_waited_for(
 ) -> None:
     """It is taken by a shorter way, which asks the same."""
     ours, theirs = pair
-    ours.settimeout(10)
+    ours.settimeout(60)
     theirs.sendall(b"one\ntwo\nthree\nfour\nfive\n")
     cancelled, late = hs.CancelToken(), hs.CancelToken()
     cancelled.cancel("stop button")
@@ -400,7 +400,7 @@ def test_an_unbuffered_file_refuses_to_go_on_after_a_deadline(
         with pytest.raises(hs.DeadlineExceeded):
             above.read(10)
         theirs.sendall(b"line\n")
-        ours.settimeout(5)
+        ours.settimeout(30)
         with pytest.raises(OSError, match="cannot read from timed out object"):
             above.readline()
         for read in (lambda: raw.read(1), raw.readline, raw.readall):
@@ -415,7 +415,7 @@ def test_what_cannot_be_decoded_stays_and_is_told_again(
     pair: tuple[hs.Connection, hs.Connection],
 ) -> None:
     ours, theirs = pair
-    ours.settimeout(5)
+    ours.settimeout(30)
     with ours.makefile("r", encoding="utf-8") as file:
         theirs.sendall(b"good\n")
         assert file.readline() == "good\n"
@@ -423,7 +423,7 @@ def test_what_cannot_be_decoded_stays_and_is_told_again(
         for call in (file.readline, file.readline):
             with pytest.raises(UnicodeDecodeError):
                 call()
-        theirs.close_write(timeout=5)
+        theirs.close_write(timeout=30)
         with pytest.raises(UnicodeDecodeError):
             file.read()
 
@@ -453,14 +453,14 @@ def test_a_call_ends_at_its_deadline_however_the_bytes_drip(name: str) -> None:
     """Each byte comes well before the timeout; each call of the kernel would be within it."""
     form, call = DRIPPED[name]
     with PeerScript([("drip", b"x" * 600, 0.05)], check=False) as peer:
-        with hs.connect(peer.address, timeout=5) as conn, conn.makefile(**form) as file:
+        with hs.connect(peer.address, timeout=30) as conn, conn.makefile(**form) as file:
             conn.settimeout(0.25)
             with pytest.raises(hs.DeadlineExceeded) as caught:
                 call(file)
             assert caught.value.elapsed is not None
             assert caught.value.elapsed < 15  # of thirty seconds that the peer drips
             if form.get("buffering") is None:
-                conn.settimeout(10)
+                conn.settimeout(60)
                 got = file.read(10)
                 assert len(got) == 10
 
@@ -476,7 +476,7 @@ def test_settimeout_holds_for_files_that_were_made_before(
         with Call(file.read, 1) as call:
             call.wait_until_blocked()
             theirs.sendall(b"x")
-            assert call.result(5) in ("x", b"x")
+            assert call.result(30) in ("x", b"x")
     ours.settimeout(SOON)
     ours.close()  # The files live on, and so does its timeout.
     for file in files:
@@ -532,7 +532,7 @@ def test_a_second_reader_or_writer_of_a_file_is_told_that_it_is_busy(
                 file.readline()
             assert file.write(empty) == 0
             theirs.sendall(b"\n")
-            assert reading.result(5) == empty + type(empty)(*([b"\n"] if empty == b"" else ["\n"]))
+            assert reading.result(30) == empty + type(empty)(*([b"\n"] if empty == b"" else ["\n"]))
         file.close()
     with ours.makefile("wb") as file:
         with Call(file.write, b"x" * (8 << 20)) as writing:
@@ -541,7 +541,7 @@ def test_a_second_reader_or_writer_of_a_file_is_told_that_it_is_busy(
                 with pytest.raises(hs.Busy):
                     call()
             theirs.recv_exactly(8 << 20)
-            writing.result(5)
+            writing.result(30)
 
 
 # ---- writing
@@ -584,7 +584,7 @@ class Writing:
             self.received += self.theirs.recv(n, timeout=SOON)
 
     def drain_all(self) -> None:
-        self.theirs.settimeout(10)
+        self.theirs.settimeout(60)
         while piece := self.theirs.recv(1 << 20):
             self.received += piece
 
@@ -634,11 +634,11 @@ def test_no_byte_is_lost_or_doubled_by_writing(
                     writing.drain_all()
                 assert bytes(writing.accepted + writing.tail).startswith(bytes(writing.received))
                 return
-            ours.settimeout(10)
+            ours.settimeout(60)
             with Call(writing.file.close) as closing:
                 while closing.running:
                     writing.drain(1 << 20)
-                closing.result(10)
+                closing.result(60)
             ours.close()
             writing.drain_all()
             assert writing.received == writing.accepted
@@ -755,7 +755,7 @@ def test_text_that_was_not_taken_can_be_written_again(ids: Identities) -> None:
             with pytest.raises((hs.DeadlineExceeded, BlockingIOError)):
                 file.write("a line\n")
             theirs.recv_exactly(stuffed)
-            ours.settimeout(5)
+            ours.settimeout(30)
             assert file.write("a line\n") == 7
             file.close()
             ours.close()

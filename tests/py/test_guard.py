@@ -85,7 +85,7 @@ def settle(one: hs.Guard, log: Log, n: int) -> None:
 def server(request: pytest.FixtureRequest) -> Iterator[hs.Server]:
     handler = echo if request.param == "connection" else echo_once
     with hs.serve(
-        handler, ("127.0.0.1", 0), drain_timeout=5, per=request.param, workers=8, max_connections=8
+        handler, ("127.0.0.1", 0), drain_timeout=30, per=request.param, workers=8, max_connections=8
     ) as made:
         yield made
 
@@ -138,7 +138,7 @@ def test_a_handler_that_works_keeps_its_connection() -> None:
         go_on.wait(30)
         conn.sendall(b"2")
 
-    with hs.serve(slow, ("127.0.0.1", 0), drain_timeout=5) as server:
+    with hs.serve(slow, ("127.0.0.1", 0), drain_timeout=30) as server:
         with socket.create_connection(server.address, 30) as sock:
             sock.sendall(b"x")
             assert asked.wait(30)
@@ -198,7 +198,7 @@ def test_nobody_is_closed_in_the_place_of_one_that_is_still_ending() -> None:
 
     action = guard.CloseIdle(over=0, young=0, at_most=1000, per=0.001)
     rule = guard.Rule("all", when=guard.connections > 2, clear=2, then=action)
-    with hs.serve(tidy, ("127.0.0.1", 0), drain_timeout=5, workers=8) as server:
+    with hs.serve(tidy, ("127.0.0.1", 0), drain_timeout=30, workers=8) as server:
         with clients(server.address, 3):
             quiet(server, 3)
             one = hs.Guard(server, rule, enforce=True, log=log)
@@ -223,7 +223,7 @@ def test_an_event_loops_server_is_guarded_from_a_thread() -> None:
             await conn.sendall(data)
 
     async def main() -> None:
-        async with aio.serve(handler, ("127.0.0.1", 0), drain_timeout=5) as server:
+        async with aio.serve(handler, ("127.0.0.1", 0), drain_timeout=30) as server:
             conn = await aio.connect(server.address)
             await conn.sendall(b"x")
             assert await conn.recv(1) == b"x"
@@ -256,7 +256,7 @@ def test_what_lasts_is_taken_back_when_the_rule_is_clear() -> None:
             for served in server._ledger.active
         ]
 
-    with hs.serve(echo, ("127.0.0.1", 0), drain_timeout=5, linger=1) as server:
+    with hs.serve(echo, ("127.0.0.1", 0), drain_timeout=30, linger=1) as server:
         one = hs.Guard(server, rule, enforce=True, log=log)
         with clients(server.address, 2) as socks:
             before = timeouts(server)
@@ -284,7 +284,7 @@ def test_what_lasts_is_taken_back_when_the_rule_is_clear() -> None:
 def test_a_shorter_user_timeout_stays() -> None:
     rule = guard.Rule("r", when=guard.connections > 0, then=guard.UserTimeout(seconds=5))
     options = hs.SocketOptions(user_timeout=2)
-    with hs.serve(echo, ("127.0.0.1", 0), drain_timeout=5, options=options) as server:
+    with hs.serve(echo, ("127.0.0.1", 0), drain_timeout=30, options=options) as server:
         with clients(server.address, 1):
             one = hs.Guard(server, rule, enforce=True, log=Log())
             one.tick()
@@ -312,7 +312,7 @@ def test_of_rules_that_shorten_the_same_timeout_the_shortest_holds_until_it_ends
     first: float, second: float, guards: int
 ) -> None:
     rules = two_rules(guard.UserTimeout(seconds=first), guard.UserTimeout(seconds=second))
-    with hs.serve(echo, ("127.0.0.1", 0), drain_timeout=5) as server:
+    with hs.serve(echo, ("127.0.0.1", 0), drain_timeout=30) as server:
         split = [rules] if guards == 1 else [(rule,) for rule in rules]
         made = [hs.Guard(server, *some, enforce=True, log=Log()) for some in split]
         with clients(server.address, 1), ExitStack() as stack:
@@ -339,7 +339,7 @@ def test_rules_that_change_the_same_of_a_server_do_not_undo_each_other(same: boo
     second = first if same else guard.ShortenTimeouts(linger=0.2)
     rules = two_rules(first, second)
     refusing = two_rules(guard.RefuseNew(), guard.RefuseNew())
-    with hs.serve(echo, ("127.0.0.1", 0), drain_timeout=5, linger=1) as server:
+    with hs.serve(echo, ("127.0.0.1", 0), drain_timeout=30, linger=1) as server:
         one = hs.Guard(server, *rules, *refusing, enforce=True, log=Log())
         with clients(server.address, 2) as socks:
             one.tick()
@@ -392,7 +392,7 @@ def test_a_log_that_fails_when_a_rule_ends_does_not_keep_what_lasts(
 
 def test_a_pools_idle_connections_are_closed_and_lent_ones_are_not() -> None:
     log = Log()
-    with hs.serve(echo, ("127.0.0.1", 0), drain_timeout=5) as server:
+    with hs.serve(echo, ("127.0.0.1", 0), drain_timeout=30) as server:
         with hs.Pool(server.address, options=hs.PoolOptions(max_size=3)) as pool:
             kept = pool.acquire()
             others = [pool.acquire() for _ in range(2)]
@@ -441,7 +441,7 @@ def test_a_servers_handlers_are_told_with_their_stacks(server: hs.Server) -> Non
         arrived.set()
         go_on.wait(30)
 
-    with hs.serve(stuck, ("127.0.0.1", 0), drain_timeout=5) as slow:
+    with hs.serve(stuck, ("127.0.0.1", 0), drain_timeout=30) as slow:
         with socket.create_connection(slow.address) as sock:
             sock.sendall(b"x")
             assert arrived.wait(30)
@@ -729,7 +729,7 @@ def test_what_guards_decide_and_refuse_is_in_the_metrics() -> None:
     before = guards_told()["decisions"]
     rule = guard.Rule("r", when=guard.connections > 0, then=[guard.RefuseNew(), guard.Diagnose()])
     with (
-        hs.serve(echo, ("127.0.0.1", 0), drain_timeout=5, name="refuser") as server,
+        hs.serve(echo, ("127.0.0.1", 0), drain_timeout=30, name="refuser") as server,
         clients(server.address, 1),
     ):
         one = hs.Guard(server, rule, enforce=True, log=Log())

@@ -59,13 +59,13 @@ class ServeOver:
             yield self.server
         finally:
             self.server.shutdown()
-            thread.join(10)
+            thread.join(60)
             self.server.server_close()
             assert not thread.is_alive()
 
 
 def ask(address: Any, times: int = 3) -> None:
-    client = http.client.HTTPConnection(*address, timeout=10)
+    client = http.client.HTTPConnection(*address, timeout=60)
     for _ in range(times):
         client.request("GET", "/")
         response = client.getresponse()
@@ -91,9 +91,9 @@ def test_socketserver_with_threads() -> None:
     with hs.listen(("127.0.0.1", 0)) as listener:
         with ServeOver(socketserver.ThreadingTCPServer, listener, Echo).running():
             for _ in range(5):
-                with hs.connect(listener.address, timeout=10) as conn:
+                with hs.connect(listener.address, timeout=60) as conn:
                     conn.sendall(b"line\n")
-                    assert conn.recv_exactly(5, timeout=10) == b"LINE\n"
+                    assert conn.recv_exactly(5, timeout=60) == b"LINE\n"
 
 
 def test_wsgiref() -> None:
@@ -113,11 +113,11 @@ def test_http_server_over_tls_is_not_held_up_by_a_silent_client(ids: Identities)
     with hs.listen(("127.0.0.1", 0), tls=ids.server()) as listener:
         over = ServeOver(http.server.ThreadingHTTPServer, listener, Handler)
         over.server.socket.setblocking(False)
-        with over.running(), hs.connect(listener.address, timeout=10):  # who says nothing
+        with over.running(), hs.connect(listener.address, timeout=60):  # who says nothing
             client = http.client.HTTPConnection("localhost", listener.address[1])
             client._create_connection = (  # type: ignore[attr-defined]
                 lambda address, timeout, source: hs.connect(
-                    listener.address, tls=ids.client(), server_name="localhost", timeout=10
+                    listener.address, tls=ids.client(), server_name="localhost", timeout=60
                 )
             )
             client.request("GET", "/")
@@ -206,7 +206,7 @@ def test_accepting_obeys_its_timeout() -> None:
         assert (face.timeout, face.getblocking()) == (0.0, False)
         with pytest.raises(BlockingIOError):
             face.accept()
-        with hs.connect(listener.address, timeout=10) as client:
+        with hs.connect(listener.address, timeout=60) as client:
             with selectors.DefaultSelector() as selector:
                 selector.register(face, selectors.EVENT_READ)
                 assert selector.select(10)
@@ -230,7 +230,7 @@ def test_closing_either_closes_both() -> None:
         accepting.wait_until_blocked()
         listener.close()
         with pytest.raises(hs.Closed):
-            accepting.result(5)
+            accepting.result(30)
     assert face.fileno() == -1
     with pytest.raises(OSError, match="was closed") as caught:
         face.getsockopt(1, 1)

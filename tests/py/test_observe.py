@@ -540,7 +540,7 @@ def test_supervisor_tells_what_its_processes_say() -> None:
 
 
 def test_state_of_a_server_goes_with_it() -> None:
-    server = hs.serve(lambda conn: None, ("127.0.0.1", 0), drain_timeout=5, name="goes")
+    server = hs.serve(lambda conn: None, ("127.0.0.1", 0), drain_timeout=30, name="goes")
     server.drain()
     del server
     assert poll_until(lambda: gc.collect() >= 0 and "goes" not in services(), 20)

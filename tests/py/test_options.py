@@ -63,7 +63,7 @@ def test_dead_after_is_kept_by_every_schedule_that_is_drawn(seconds: int) -> Non
     options = hs.SocketOptions(dead_after=seconds)
     with EchoServer() as echo:
         for _ in range(20):
-            with hs.connect(echo.address, options=options, timeout=5) as conn:
+            with hs.connect(echo.address, options=options, timeout=30) as conn:
                 settings = {s.name: s.effective or 0 for s in conn.audit()}
             idle, interval = (settings[f"keepalive_{k}"] for k in ("idle_s", "interval_s"))
             user_timeout = settings["user_timeout_ms"] / 1000
@@ -77,7 +77,7 @@ def test_dead_after_is_kept_by_every_schedule_that_is_drawn(seconds: int) -> Non
 @pytest.mark.parametrize("seconds", [1, 2, 4])
 def test_a_short_dead_after_probes_every_second(seconds: int) -> None:
     options = hs.SocketOptions(dead_after=seconds)
-    with EchoServer() as echo, hs.connect(echo.address, options=options, timeout=5) as conn:
+    with EchoServer() as echo, hs.connect(echo.address, options=options, timeout=30) as conn:
         settings = {s.name: s.effective for s in conn.audit()}
     assert [settings["keepalive_idle_s"], settings["keepalive_interval_s"]] == [1, 1]
     assert settings["user_timeout_ms"] == seconds * 1000
@@ -88,8 +88,8 @@ def test_connections_opened_together_do_not_probe_in_step() -> None:
     with hs.listen(("127.0.0.1", 0)) as listener:
         for _ in range(100):
             with (
-                hs.connect(listener.address, timeout=5) as client,
-                listener.accept(timeout=5) as server,
+                hs.connect(listener.address, timeout=30) as client,
+                listener.accept(timeout=30) as server,
             ):
                 for name, conn in (("connected", client), ("accepted", server)):
                     quiet[name].add(conn.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE))
@@ -119,7 +119,7 @@ def test_every_option_reaches_the_kernel() -> None:
         linger=0,
         priority=3,
     )
-    with EchoServer() as echo, hs.connect(echo.address, options=options, timeout=5) as conn:
+    with EchoServer() as echo, hs.connect(echo.address, options=options, timeout=30) as conn:
         settings = {s.name: s for s in conn.audit()}
     assert settings["nodelay"].effective == 0
     assert settings["keepalive_idle_s"].effective == 11
@@ -136,10 +136,10 @@ def test_every_option_reaches_the_kernel() -> None:
 
 def test_an_interface_that_is_not_there_is_an_error_that_names_it() -> None:
     with EchoServer() as echo:
-        with hs.connect(echo.address, options=hs.SocketOptions(interface="lo"), timeout=5) as conn:
+        with hs.connect(echo.address, options=hs.SocketOptions(interface="lo"), timeout=30) as conn:
             assert conn.getpeername() == echo.address
         with pytest.raises(hs.ConnectError) as caught:
-            hs.connect(echo.address, options=hs.SocketOptions(interface="nope0"), timeout=5)
+            hs.connect(echo.address, options=hs.SocketOptions(interface="nope0"), timeout=30)
         assert caught.value.phase == "socket"
         with pytest.raises(ValueError, match="at most 15 bytes"):
-            hs.connect(echo.address, options=hs.SocketOptions(interface="x" * 16), timeout=5)
+            hs.connect(echo.address, options=hs.SocketOptions(interface="x" * 16), timeout=30)

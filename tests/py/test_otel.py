@@ -278,7 +278,7 @@ def test_tls_is_told_and_its_failure(
 ) -> None:
     ids = Identities(tmp_path_factory.mktemp("ca"))
     with hs.serve(
-        lambda conn: conn.recv(1), ("127.0.0.1", 0), tls=ids.server(), drain_timeout=5
+        lambda conn: conn.recv(1), ("127.0.0.1", 0), tls=ids.server(), drain_timeout=30
     ) as server:
         with hs.connect(server.address, tls=ids.client()):
             assert only(spans).attributes["tls.protocol.version"] == "1.3"

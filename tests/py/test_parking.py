@@ -66,12 +66,12 @@ def test_a_waiting_thread_is_given_what_comes(
     with Call(parking.turn, conn, "what", None) as turn:
         turn.wait_until_blocked()
         peer.close()
-        assert turn.result(5) == ("what", ENDED, "clean", True)
+        assert turn.result(30) == ("what", ENDED, "clean", True)
     assert conn.closed
     with Call(parking.next) as waiting:
         waiting.wait_until_blocked()
         parking.close()
-        assert waiting.result(5) is None
+        assert waiting.result(30) is None
 
 
 def test_an_event_loop_is_told_of_all_that_have_news(
@@ -92,7 +92,7 @@ def test_an_event_loop_is_told_of_all_that_have_news(
         with pytest.raises(hs.DeadlineExceeded):
             await parking._op_poll(hub, timeout=0.001)
         assert parking.park(conn, "again", 0.001) == TAKEN
-        assert parking.poll(timeout=10) == [("again", EXPIRED, None, False)]
+        assert parking.poll(timeout=60) == [("again", EXPIRED, None, False)]
         polling = asyncio.ensure_future(poll(parking, hub))
         await asyncio.sleep(0)
         parking.close()
@@ -100,7 +100,7 @@ def test_an_event_loop_is_told_of_all_that_have_news(
             await polling
 
     async def poll(parking: Parking, hub: Hub) -> object:
-        return await parking._op_poll(hub, timeout=10)
+        return await parking._op_poll(hub, timeout=60)
 
     asyncio.run(main())
 
@@ -173,7 +173,7 @@ def test_what_is_parked_is_kept_and_nothing_else_is(
         with pytest.raises(hs.Busy):
             parking.park(conn, what, None)
         peer.sendall(b"y")
-        reading.result(5)
+        reading.result(30)
     assert parking.park(conn, what, None) == TAKEN
     assert sys.getrefcount(what) == before + 1, "what was refused, or taken out, is kept"
     alive = weakref.ref(what)
@@ -228,7 +228,7 @@ def test_what_was_parked_is_parked_though_waiting_fails(
         return answer, caught.value
 
     with available(), Call(turn_and_wait) as call:
-        answer, exc = call.result(10)
+        answer, exc = call.result(60)
     assert answer == TAKEN
     assert exc.errno == errno.ENOSYS
     peer.sendall(b"x")

@@ -153,7 +153,7 @@ def test_a_server_goes_on_for_others() -> None:
     with hs.serve(
         lambda conn: conn.sendall(conn.recv_line()),
         ("127.0.0.1", 0),
-        drain_timeout=5,
+        drain_timeout=30,
         workers=4,
         peer_limits=hs.PeerLimits(connections=3),
     ) as server:

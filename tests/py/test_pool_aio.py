@@ -54,14 +54,14 @@ def echo() -> Iterator[EchoServer]:
 
 
 async def ask(conn: aio.Connection, text: bytes = b"hello") -> bytes:
-    await conn.sendall(text, timeout=5)
-    answer = await conn.recv_exactly(len(text), timeout=5)
+    await conn.sendall(text, timeout=30)
+    answer = await conn.recv_exactly(len(text), timeout=30)
     conn.mark_clean()
     return answer
 
 
 async def closed(pool: aio.Pool) -> None:
-    report = await pool.close(timeout=5)
+    report = await pool.close(timeout=30)
     assert report.clean
 
 
@@ -69,7 +69,7 @@ def test_block_borrows_and_returns(any_run: Run, echo: EchoServer) -> None:
     async def main() -> None:
         pool = aio.Pool(echo.address[:2], max_size=2)
         for _ in range(2):
-            async with pool.connection(timeout=5) as conn:
+            async with pool.connection(timeout=30) as conn:
                 assert await ask(conn) == b"hello"
         assert conn.closed
         assert pool.stats().opened == 1
@@ -88,25 +88,25 @@ def test_excess_bytes_do_not_reach_the_next_borrower(any_run: Run) -> None:
 
     async def main(address: Any) -> None:
         async with aio.Pool(address, max_size=1) as pool:
-            async with pool.connection(timeout=5) as conn:
+            async with pool.connection(timeout=30) as conn:
                 await conn.sendall(b"a")
-                assert await conn.recv_exactly(5, timeout=5) == b"<aaa>"
+                assert await conn.recv_exactly(5, timeout=30) == b"<aaa>"
                 while unread(conn.fileno()) < 5:
                     pass
                 conn.mark_clean()
-            async with pool.connection(timeout=5) as conn:
+            async with pool.connection(timeout=30) as conn:
                 await conn.sendall(b"b")
-                assert await conn.recv_exactly(5, timeout=5) == b"<bbb>"
+                assert await conn.recv_exactly(5, timeout=30) == b"<bbb>"
                 conn.mark_clean()
             assert pool.stats().closed_by_reason["unsolicited"] == 1
 
-    with hs.serve(answer, ("127.0.0.1", 0), drain_timeout=5) as server:
+    with hs.serve(answer, ("127.0.0.1", 0), drain_timeout=30) as server:
         any_run(main(server.address))
 
 
 def test_lent_names_the_task_and_the_line(run: Run, echo: EchoServer) -> None:
     async def holder(pool: aio.Pool, have: asyncio.Event, done: asyncio.Event) -> None:
-        conn = await pool.acquire(timeout=5)
+        conn = await pool.acquire(timeout=30)
         have.set()
         await done.wait()
         await pool.release(conn)
@@ -132,10 +132,10 @@ def test_lent_names_the_task_and_the_line(run: Run, echo: EchoServer) -> None:
 def test_cancelled_waiter_passes_on_what_it_was_given(run: Run, echo: EchoServer) -> None:
     async def main() -> None:
         pool = aio.Pool(echo.address[:2], max_size=1)
-        conn = await pool.acquire(timeout=5)
-        first = asyncio.create_task(pool.acquire(timeout=5))
+        conn = await pool.acquire(timeout=30)
+        first = asyncio.create_task(pool.acquire(timeout=30))
         await task_parked(first)
-        second = asyncio.create_task(pool.acquire(timeout=5))
+        second = asyncio.create_task(pool.acquire(timeout=30))
         await task_parked(second)
         await pool.release(conn)  # It is the first one's, who has not run since ...
         first.cancel()
@@ -154,7 +154,7 @@ def test_timeout_around_acquire_is_not_swallowed(run: Run, echo: EchoServer) -> 
 
     async def main() -> None:
         pool = aio.Pool(echo.address[:2], max_size=1)
-        async with pool.connection(timeout=5):
+        async with pool.connection(timeout=30):
             with pytest.raises(asyncio.TimeoutError):
                 await asyncio.wait_for(pool.acquire(), 0.01)
             with pytest.raises(hs.PoolTimeout, match="1 of 1 lent"):
@@ -184,7 +184,7 @@ def test_hooks_may_be_coroutines(run: Run, echo: EchoServer) -> None:
             echo.address[:2], max_size=1, on_connect=login, check=check, check_after=0, reset=reset
         )
         for _ in range(3):
-            async with pool.connection(timeout=5) as conn:
+            async with pool.connection(timeout=30) as conn:
                 await ask(conn)
         assert calls == ["login", "reset", "check", "reset", "check", "login", "reset"]
         assert pool.stats().closed_by_reason["check_failed"] == 1
@@ -217,13 +217,13 @@ def test_cancel_in_a_hook_frees_the_place(run: Run, echo: EchoServer) -> None:
 def test_threads_and_tasks_share_one_queue(run: Run, echo: EchoServer) -> None:
     async def main() -> None:
         pool = aio.Pool(echo.address[:2], max_size=1)
-        conn = await pool.acquire(timeout=5)
+        conn = await pool.acquire(timeout=30)
         got: list[hs.Connection] = []
-        thread = threading.Thread(target=lambda: got.append(pool.blocking.acquire(timeout=5)))
+        thread = threading.Thread(target=lambda: got.append(pool.blocking.acquire(timeout=30)))
         thread.start()
         while pool.stats().waiting == 0:
             await asyncio.sleep(0)
-        task = asyncio.create_task(pool.acquire(timeout=5))
+        task = asyncio.create_task(pool.acquire(timeout=30))
         await task_parked(task)
         await pool.release(conn)
         thread.join()
@@ -241,7 +241,7 @@ def test_storm_of_cancels_loses_no_place(run: Run, echo: EchoServer) -> None:
 
     async def use(pool: aio.Pool) -> None:
         while True:
-            async with pool.connection(timeout=5) as conn:
+            async with pool.connection(timeout=30) as conn:
                 if rng.random() < 0.7:
                     await ask(conn, bytes([rng.randrange(256)]))
                 else:
@@ -264,7 +264,7 @@ def test_storm_of_cancels_loses_no_place(run: Run, echo: EchoServer) -> None:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         assert pool.stats().lent == 0
-        conns = [await pool.acquire(timeout=5) for _ in range(3)]
+        conns = [await pool.acquire(timeout=30) for _ in range(3)]
         for conn in conns:
             await pool.release(conn)
         await closed(pool)
@@ -275,14 +275,14 @@ def test_storm_of_cancels_loses_no_place(run: Run, echo: EchoServer) -> None:
 def test_pool_closes_under_its_waiters(any_run: Run, echo: EchoServer) -> None:
     async def main() -> None:
         async with aio.Pool(echo.address[:2], max_size=1) as pool:
-            conn = await pool.acquire(timeout=5)
+            conn = await pool.acquire(timeout=30)
             report = await pool.close(timeout=0.01)
             assert not report.clean
             assert report.lent[0].site.file == __file__
             with pytest.raises(hs.Closed):
-                await pool.acquire(timeout=5)
+                await pool.acquire(timeout=30)
             await pool.release(conn)
-            assert (await pool.close(timeout=5)).clean
+            assert (await pool.close(timeout=30)).clean
 
     any_run(main())
 
@@ -331,19 +331,19 @@ def test_a_call_that_begins_after_the_return_is_not_the_next_borrowers(
 
     async def main(stray: BinaryIO) -> None:
         async with aio.Pool(echo.address[:2], max_size=1) as pool:
-            first = await pool.acquire(timeout=5)
+            first = await pool.acquire(timeout=30)
             core, hub = first.blocking, first._hub
             assert await ask(first) == b"hello"
             late = LATE_CALLS[name](core, hub, stray)
             await pool.release(first)
-            second = await pool.acquire(timeout=5)
+            second = await pool.acquire(timeout=30)
             assert pool.stats().opened == 1
-            await second.sendall(b"mine\n", timeout=5)
+            await second.sendall(b"mine\n", timeout=30)
             while unread(second.fileno()) < 5:
                 await asyncio.sleep(0)
             with pytest.raises(hs.Closed, match="returned to its pool"):
                 await late
-            assert await second.recv_exactly(5, timeout=5) == b"mine\n"
+            assert await second.recv_exactly(5, timeout=30) == b"mine\n"
             assert await ask(second) == b"hello"
             await pool.release(second)
             assert pool.stats().idle == 1

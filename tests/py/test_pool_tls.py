@@ -105,7 +105,7 @@ def test_session_tickets_do_not_end_a_connection(server: Server, authority: Auth
     with hs.Pool(server.address, tls=config(authority), min_idle=1, max_size=1) as pool:
         eventually(lambda: pool.stats().idle == 1)
         watched(pool)
-        with pool.connection(timeout=5) as conn:
+        with pool.connection(timeout=30) as conn:
             conn.sendall(b"hello")
             assert conn.recv_exactly(5) == b"hello"
             conn.mark_clean()
@@ -114,8 +114,8 @@ def test_session_tickets_do_not_end_a_connection(server: Server, authority: Auth
 
 def test_tickets_do_not_hide_a_peer_that_leaves(server: Server, authority: Authority) -> None:
     with hs.Pool(server.address, tls=config(authority), probe_after=0) as pool:
-        pool.release(pool.acquire(timeout=5))
-        pool.release(pool.acquire(timeout=5))  # Probed with tickets waiting.
+        pool.release(pool.acquire(timeout=30))
+        pool.release(pool.acquire(timeout=30))  # Probed with tickets waiting.
         assert pool.stats().opened == 1
         eventually(lambda: len(server.conns) == 1)
         server.conns[0].shutdown(socket.SHUT_RDWR)
@@ -129,7 +129,7 @@ def test_handshake_that_hangs_holds_no_caller_and_gives_its_place_back() -> None
             with pytest.raises(hs.PoolTimeout):
                 pool.acquire(timeout=0.01)
             with pytest.raises(hs.DeadlineExceeded):
-                pool.acquire(timeout=5)
+                pool.acquire(timeout=30)
             eventually(lambda: pool.stats().dialing == 0)
             assert pool.stats().closed_by_reason["dial_failed"] >= 1
 
@@ -142,7 +142,7 @@ def test_stuck_handshakes_do_not_occupy_what_healthy_dials_need(authority: Autho
     def borrow(i: int) -> None:
         with pool.connection(timeout=8) as conn:
             conn.sendall(b"x")
-            assert conn.recv_exactly(1, timeout=5) == b"x"
+            assert conn.recv_exactly(1, timeout=30) == b"x"
             conn.mark_clean()
             served.append(i)
 
@@ -174,4 +174,4 @@ def test_timeout_names_the_handshakes_that_it_waited_for() -> None:
 
 def test_certificate_that_is_not_accepted_is_told_to_the_caller(server: Server) -> None:
     with hs.Pool(server.address, tls=True) as pool, pytest.raises(hs.CertificateError):
-        pool.acquire(timeout=5)
+        pool.acquire(timeout=30)

@@ -50,7 +50,7 @@ def nginx_address() -> Iterator[tuple[str, int]]:
 
 def test_a_pipeline_of_ten_thousand_commands(redis_address: tuple[str, int]) -> None:
     resp = example("resp_client")
-    with hs.connect(redis_address, timeout=5) as conn, hs.timeout(30):
+    with hs.connect(redis_address, timeout=30) as conn, hs.timeout(30):
         words = [b"v%d" % i + b"\r\n" * (i % 3) for i in range(5000)]
         conn.sendall(
             b"".join(
@@ -69,7 +69,7 @@ def test_a_pipeline_of_ten_thousand_commands(redis_address: tuple[str, int]) -> 
 
 
 def test_replies_taken_in_batches_of_lines(redis_address: tuple[str, int]) -> None:
-    with hs.connect(redis_address, timeout=5) as conn, hs.timeout(30):
+    with hs.connect(redis_address, timeout=30) as conn, hs.timeout(30):
         conn.sendall(b"PING\r\n" * 10_000)
         got: list[bytes] = []
         while len(got) < 10_000:
@@ -81,7 +81,7 @@ def test_the_same_awaited(redis_address: tuple[str, int]) -> None:
     import asyncio
 
     async def main() -> None:
-        async with await aio.connect(redis_address, timeout=5) as conn:
+        async with await aio.connect(redis_address, timeout=30) as conn:
             sending = asyncio.create_task(conn.sendall(b"PING\r\n" * 10_000, timeout=30))
             count = 0
             async for line in conn.lines(CRLF, timeout=30):
@@ -99,7 +99,7 @@ class OverHardsock(redis.Connection):
     """What redis-py lets one override to bring one's own socket."""
 
     def _connect(self) -> Any:
-        return hs.connect((self.host, self.port), timeout=5)
+        return hs.connect((self.host, self.port), timeout=30)
 
 
 def test_redis_py_runs_unchanged(redis_address: tuple[str, int]) -> None:
@@ -116,10 +116,10 @@ def test_redis_py_runs_unchanged(redis_address: tuple[str, int]) -> None:
         assert pipeline.execute()[-1] == sum(range(1000))
     with client.pubsub() as pubsub:
         pubsub.subscribe("news")
-        assert pubsub.get_message(timeout=5)["type"] == "subscribe"
+        assert pubsub.get_message(timeout=30)["type"] == "subscribe"
         assert pubsub.get_message(timeout=0.01) is None
         client.publish("news", "hello")
-        assert pubsub.get_message(timeout=5)["data"] == b"hello"
+        assert pubsub.get_message(timeout=30)["data"] == b"hello"
     pool.disconnect()
 
 
@@ -143,7 +143,7 @@ def get_chunked(conn: hs.Connection, path: str) -> bytes:
 
 
 def test_chunks_from_nginx_on_a_connection_that_is_kept(nginx_address: tuple[str, int]) -> None:
-    with hs.connect(nginx_address, timeout=5) as conn, hs.timeout(20):
+    with hs.connect(nginx_address, timeout=30) as conn, hs.timeout(20):
         for _ in range(3):
             assert get_chunked(conn, "/chunked/hello.txt") == b"hello\n"
             assert get_chunked(conn, "/chunked/big.bin") == bytes(range(256)) * 4096
@@ -152,7 +152,7 @@ def test_chunks_from_nginx_on_a_connection_that_is_kept(nginx_address: tuple[str
 
 class HardsockHTTPConnection(urllib3.connection.HTTPConnection):
     def _new_conn(self) -> Any:
-        return hs.connect((self.host, self.port), timeout=5)
+        return hs.connect((self.host, self.port), timeout=30)
 
 
 def test_urllib3_runs_unchanged(nginx_address: tuple[str, int]) -> None:
@@ -173,12 +173,12 @@ def strict_smtp(conn: hs.Connection) -> list[bytes]:
     """As much of RFC 5321 as it takes to receive mail; the bodies it got."""
     mails: list[bytes] = []
     conn.sendall(b"220 strict\r\n")
-    for line in conn.lines(hs.Line("\r\n", max_size=1000), timeout=10):
+    for line in conn.lines(hs.Line("\r\n", max_size=1000), timeout=60):
         verb = line[:4].upper()
         if verb == b"DATA":
             conn.sendall(b"354 go on\r\n")
             body = []
-            while (line := conn.recv_line(CRLF, timeout=10)) != b".":
+            while (line := conn.recv_line(CRLF, timeout=60)) != b".":
                 body.append(line[1:] if line.startswith(b".") else line)
             mails.append(b"\r\n".join(body))
         conn.sendall(b"221 bye\r\n" if verb == b"QUIT" else b"250 ok\r\n")
@@ -193,11 +193,11 @@ def test_smtplib_delivers_to_a_strict_parser() -> None:
     with hs.listen(("127.0.0.1", 0)) as listener:
 
         def receive() -> list[bytes]:
-            with listener.accept(timeout=10) as conn:
+            with listener.accept(timeout=60) as conn:
                 return strict_smtp(conn)
 
         with Call(receive) as receiving:
-            with smtplib.SMTP(*listener.address, timeout=10) as client:
+            with smtplib.SMTP(*listener.address, timeout=60) as client:
                 client.sendmail("a@x", ["b@y"], "Subject: dots\n\n.first\n..second\nlast")
             assert receiving.result() == [b"Subject: dots\r\n\r\n.first\r\n..second\r\nlast"]
 
@@ -207,12 +207,12 @@ def test_a_smuggled_end_of_data_is_refused(smuggled: bytes) -> None:
     ours, theirs = socket.socketpair()
     with theirs, hs.adopt(ours) as conn:
         theirs.sendall(b"DATA\r\nfirst mail" + smuggled + b"MAIL FROM:<evil@x>\r\n.\r\n")
-        assert conn.recv_line(CRLF, timeout=5) == b"DATA"
+        assert conn.recv_line(CRLF, timeout=30) == b"DATA"
         with pytest.raises(hs.BadFrame):
-            while conn.recv_line(CRLF, timeout=5) != b".":
+            while conn.recv_line(CRLF, timeout=30) != b".":
                 pass
         with pytest.raises(hs.Poisoned):
-            conn.recv_line(CRLF, timeout=5)
+            conn.recv_line(CRLF, timeout=30)
 
 
 # ---- the examples
@@ -228,7 +228,7 @@ def test_the_resp_example_runs(
 
 def test_the_frame_echo_example_serves() -> None:
     echo = example("frame_echo")
-    with echo.serve(0) as server, hs.connect(server.address, timeout=5) as conn, hs.timeout(10):
+    with echo.serve(0) as server, hs.connect(server.address, timeout=30) as conn, hs.timeout(60):
         for payload in (b"", b"x", b"y" * (1 << 20)):
             conn.send_frame(payload, echo.FRAME)
             assert conn.recv_frame(echo.FRAME) == payload

@@ -101,7 +101,7 @@ def test_a_thread_inherits_the_scope_with_a_copied_context(conn: hs.Connection) 
             reading.wait_until_blocked()
             token.cancel("from outside")
             with pytest.raises(hs.Cancelled, match="from outside"):
-                reading.result(5)
+                reading.result(30)
 
 
 def test_asyncio_tasks_have_their_own_scopes() -> None:

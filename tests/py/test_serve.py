@@ -24,7 +24,7 @@ RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 def test_it_serves_and_counts() -> None:
-    with hs.serve(echo, LOCAL, drain_timeout=5) as server:
+    with hs.serve(echo, LOCAL, drain_timeout=30) as server:
         assert ask(server.address, b"one") == b"one"
         settled(server)
         assert ask(server.address, b"two") == b"two"
@@ -40,7 +40,7 @@ def test_it_serves_and_counts() -> None:
 
 def test_threads_are_started_when_needed_and_used_again() -> None:
     gate = Gate()
-    with hs.serve(lambda conn: gate(conn), LOCAL, drain_timeout=5, workers=8) as server:
+    with hs.serve(lambda conn: gate(conn), LOCAL, drain_timeout=30, workers=8) as server:
         assert server.stats().workers == 1
         clients = [connect_to(server.address) for _ in range(3)]
         gate.wait_until_running(3)
@@ -57,14 +57,14 @@ def test_threads_are_started_when_needed_and_used_again() -> None:
 
 def test_when_all_is_full_the_kernel_holds_the_queue() -> None:
     gate = Gate()
-    with hs.serve(gate, LOCAL, drain_timeout=5, workers=2) as server:
+    with hs.serve(gate, LOCAL, drain_timeout=30, workers=2) as server:
         clients = [connect_to(server.address) for _ in range(10)]
         gate.wait_until_running(2)
-        assert poll_until(lambda: server.listener.stats().queue_length == 8, 10)
+        assert poll_until(lambda: server.listener.stats().queue_length == 8, 60)
         stats = server.stats()
         assert (stats.accepted, stats.active, stats.waiting, stats.workers) == (2, 2, 0, 2)
         assert not gate.running.acquire(blocking=False)
-        assert poll_until(lambda: server.stats().full_count == 1, 10)
+        assert poll_until(lambda: server.stats().full_count == 1, 60)
         gate.go.set()
         for client in clients:
             assert rest_of(client) == b""
@@ -77,11 +77,11 @@ def test_when_all_is_full_the_kernel_holds_the_queue() -> None:
 
 def test_more_connections_than_workers_wait_for_a_thread() -> None:
     gate = Gate()
-    with hs.serve(gate, LOCAL, drain_timeout=5, workers=1, max_connections=3) as server:
+    with hs.serve(gate, LOCAL, drain_timeout=30, workers=1, max_connections=3) as server:
         clients = [connect_to(server.address) for _ in range(5)]
         gate.wait_until_running()
-        assert poll_until(lambda: server.stats().waiting == 2, 10)
-        assert poll_until(lambda: server.listener.stats().queue_length == 2, 10)
+        assert poll_until(lambda: server.stats().waiting == 2, 60)
+        assert poll_until(lambda: server.listener.stats().queue_length == 2, 60)
         gate.go.set()
         for client in clients:
             assert rest_of(client) == b""
@@ -101,13 +101,13 @@ def test_quiet_connections_take_no_worker() -> None:
             running.pop()
             conn.sendall(line)
 
-    with hs.serve(handler, LOCAL, drain_timeout=5, workers=2, max_connections=16) as server:
+    with hs.serve(handler, LOCAL, drain_timeout=30, workers=2, max_connections=16) as server:
         clients = [connect_to(server.address) for _ in range(16)]
         for turn in range(3):
             for client in clients:
                 client.sendall(b"%d" % turn)
             for client in clients:
-                client.settimeout(10)
+                client.settimeout(60)
                 assert client.recv(10) == b"%d" % turn
         for client in clients:
             client.close()
@@ -134,10 +134,10 @@ def test_a_client_that_drips_or_does_not_read_takes_no_worker() -> None:
 
 def test_no_more_handlers_run_than_there_are_workers() -> None:
     gate = Gate()
-    with hs.serve(gate, LOCAL, drain_timeout=5, workers=2, max_connections=8) as server:
+    with hs.serve(gate, LOCAL, drain_timeout=30, workers=2, max_connections=8) as server:
         clients = [connect_to(server.address) for _ in range(8)]
         gate.wait_until_running(2)
-        assert poll_until(lambda: server.stats().waiting == 6, 10)
+        assert poll_until(lambda: server.stats().waiting == 6, 60)
         assert not gate.running.acquire(blocking=False)
         gate.go.set()
         for client in clients:
@@ -156,7 +156,7 @@ def test_lingering_connections_make_room_for_the_next() -> None:
         answered = []
         for _ in range(10):
             client = connect_to(server.address)
-            client.settimeout(10)
+            client.settimeout(60)
             client.sendall(b"here")
             assert client.recv(4, socket.MSG_WAITALL) == b"here"
             answered.append(client)
@@ -194,7 +194,7 @@ def test_clients_that_only_linger_cost_no_thread(per: Any) -> None:
         assert ask(server.address, b"more") == b"more"
         for client in lingering:
             client.close()
-        assert poll_until(lambda: server.stats().handled == 41, 10)
+        assert poll_until(lambda: server.stats().handled == 41, 60)
         assert settled(server).endings == {"clean": 41}
 
 
@@ -242,7 +242,7 @@ def test_a_storm_of_resets_is_survived_and_counted() -> None:
                 client.sendall(b"x" * 1000)
             client.close()
 
-    with hs.serve(echo, LOCAL, drain_timeout=5, workers=4) as server:
+    with hs.serve(echo, LOCAL, drain_timeout=30, workers=4) as server:
         run_threaded(rude, 4)
         assert ask(server.address) == b"hello"
         stats = settled(server)
@@ -257,13 +257,13 @@ def test_input_that_nobody_reads_does_not_destroy_the_answer() -> None:
         conn.recv(1)
         conn.sendall(answer)
 
-    with hs.serve(refuse, LOCAL, drain_timeout=5) as server:
+    with hs.serve(refuse, LOCAL, drain_timeout=30) as server:
         assert ask(server.address, b"u" * 300_000) == answer
         assert settled(server).endings == {"clean": 1}
 
 
 def test_a_client_that_never_ends_is_given_up_after_the_linger() -> None:
-    with hs.serve(lambda conn: None, LOCAL, drain_timeout=5, linger=0.05) as server:
+    with hs.serve(lambda conn: None, LOCAL, drain_timeout=30, linger=0.05) as server:
         with connect_to(server.address) as client:
             assert rest_of(client) == b""
             stats = settled(server)
@@ -279,11 +279,11 @@ def test_a_handler_may_close_or_detach_its_connection() -> None:
         else:
             taken.append(conn.detach())
 
-    with hs.serve(handler, LOCAL, drain_timeout=5) as server:
+    with hs.serve(handler, LOCAL, drain_timeout=30) as server:
         assert ask(server.address, b"c") == b""
         with connect_to(server.address) as client:
             client.sendall(b"d")
-            assert poll_until(lambda: bool(taken), 10)
+            assert poll_until(lambda: bool(taken), 60)
             with socket.socket(fileno=taken[0]) as mine:
                 mine.sendall(b"mine")
             assert rest_of(client) == b"mine"
@@ -300,7 +300,7 @@ def test_the_scope_of_a_handler_is_its_connection() -> None:
         seen.append((token.name, token.name == f"{host}:{port}"))
         seen.append(("told", hs.draining() is server.draining))
 
-    with hs.timeout(30), hs.serve(handler, LOCAL, drain_timeout=5) as server:
+    with hs.timeout(30), hs.serve(handler, LOCAL, drain_timeout=30) as server:
         ask(server.address)
         settled(server)
         assert all(ok for _, ok in seen), seen
@@ -310,17 +310,17 @@ def test_the_scope_of_a_handler_is_its_connection() -> None:
 
 def test_the_caller_s_scope_does_not_end_what_it_does_not_see() -> None:
     with hs.timeout(0.01) as short:
-        server = hs.serve(echo, LOCAL, drain_timeout=5)
-    assert short.wait(5)
+        server = hs.serve(echo, LOCAL, drain_timeout=30)
+    assert short.wait(30)
     with server:
         assert ask(server.address) == b"hello"
 
 
 def test_unix_sockets_are_served() -> None:
-    with hs.serve(echo, "unix:@hardsock-test-serve", drain_timeout=5) as server:
-        with hs.connect("unix:@hardsock-test-serve", timeout=5) as client:
+    with hs.serve(echo, "unix:@hardsock-test-serve", drain_timeout=30) as server:
+        with hs.connect("unix:@hardsock-test-serve", timeout=30) as client:
             client.sendall(b"x")
-            assert client.recv(1, timeout=5) == b"x"
+            assert client.recv(1, timeout=30) == b"x"
         settled(server)
     assert server.report is not None
     assert server.report.unaccepted is None
@@ -328,12 +328,12 @@ def test_unix_sockets_are_served() -> None:
 
 def test_a_listener_that_exists_is_taken_over() -> None:
     listener = hs.listen(LOCAL, backlog=7)
-    with hs.serve(echo, listener, drain_timeout=5) as server:
+    with hs.serve(echo, listener, drain_timeout=30) as server:
         assert server.listener is listener
         assert ask(listener.address) == b"hello"
     assert listener.closed
     with pytest.raises(ValueError, match="address is a Listener that was closed"):
-        hs.serve(echo, listener, drain_timeout=5)
+        hs.serve(echo, listener, drain_timeout=30)
 
 
 def test_an_idle_timeout_ends_only_who_waits_for_a_message() -> None:
@@ -345,15 +345,15 @@ def test_an_idle_timeout_ends_only_who_waits_for_a_message() -> None:
         conn.sendall(data)
         echo(conn)
 
-    with hs.serve(handler, LOCAL, drain_timeout=5, idle_timeout=0.1) as server:
+    with hs.serve(handler, LOCAL, drain_timeout=30, idle_timeout=0.1) as server:
         with connect_to(server.address) as busy, connect_to(server.address) as lazy:
             busy.sendall(b"compute")
             gate.wait_until_running()
             lazy.sendall(b"x")
             assert rest_of(lazy) == b"x"
-            assert poll_until(lambda: server.stats().idle_timeouts == 1, 10)
+            assert poll_until(lambda: server.stats().idle_timeouts == 1, 60)
             gate.go.set()
-            busy.settimeout(10)
+            busy.settimeout(60)
             assert busy.recv(10) == b"compute"
         stats = settled(server)
     assert stats.cut == stats.idle_timeouts >= 1
@@ -378,8 +378,8 @@ def test_an_idle_timeout_ends_only_who_waits_for_a_message() -> None:
             "workers=8 and max_connections=4 contradict",
         ),
         ({"idle_timeout": 0}, ValueError, "idle_timeout must be in"),
-        ({"linger": 6.0}, ValueError, "linger=6 and drain_timeout=5 contradict"),
-        ({"drain_idle": 3.0}, ValueError, "drain_idle=3 and drain_timeout=5 contradict"),
+        ({"linger": 6.0}, ValueError, "linger=6 and drain_timeout=30 contradict"),
+        ({"drain_idle": 3.0}, ValueError, "drain_idle=3 and drain_timeout=30 contradict"),
         ({"drain_idle": -1}, ValueError, "drain_idle must"),
         ({"drain_idle": None}, ValueError, "drain_idle must be a number"),
         ({"linger": None}, ValueError, "linger must be a number"),
@@ -403,13 +403,13 @@ def test_a_coroutine_function_is_no_handler() -> None:
         pass
 
     with pytest.raises(TypeError, match="threads cannot await"):
-        hs.serve(handler, LOCAL, drain_timeout=5)
+        hs.serve(handler, LOCAL, drain_timeout=30)
 
 
 def test_options_of_a_listener_that_exists_are_refused() -> None:
     with hs.listen(LOCAL) as listener:
         with pytest.raises(ValueError, match="backlog=5 and an address that is a Listener"):
-            hs.serve(echo, listener, drain_timeout=5, backlog=5)
+            hs.serve(echo, listener, drain_timeout=30, backlog=5)
         assert not listener.closed
 
 
@@ -424,7 +424,7 @@ def test_options_of_a_listener_that_exists_are_refused() -> None:
 def test_bad_drains_are_refused_and_the_server_goes_on(
     kwargs: dict[str, Any], message: str
 ) -> None:
-    with hs.serve(echo, LOCAL, drain_timeout=5) as server:
+    with hs.serve(echo, LOCAL, drain_timeout=30) as server:
         with pytest.raises(ValueError, match=message):
             server.drain(**kwargs)
         assert ask(server.address) == b"hello"

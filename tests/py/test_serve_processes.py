@@ -154,7 +154,7 @@ def test_a_handler_that_will_not_leave_does_not_hold_the_end_up() -> None:
                 lambda: sum(p.stats.get("active", 0) for p in server.processes()) == 1, 30
             )
             report = server.drain()
-            client.settimeout(10)
+            client.settimeout(60)
             with pytest.raises(ConnectionResetError):
                 client.recv(1)
     assert report.elapsed < 30
@@ -171,7 +171,7 @@ def test_a_token_ends_all_processes_at_once(handler: Any) -> None:
             token.cancel("enough")
             assert server.wait(60)
             for client in (one, two):
-                client.settimeout(10)
+                client.settimeout(60)
                 with pytest.raises(ConnectionResetError):
                     client.recv(1)
     assert server.report is not None
@@ -183,7 +183,7 @@ def test_a_token_ends_all_processes_at_once(handler: Any) -> None:
 def test_a_token_that_has_ended_serves_nobody() -> None:
     token = hs.CancelToken()
     token.cancel("before")
-    with hs.serve_processes(which, LOCAL, processes=1, drain_timeout=5, token=token) as server:
+    with hs.serve_processes(which, LOCAL, processes=1, drain_timeout=30, token=token) as server:
         assert server.wait(60)
     assert server.report is not None
     assert (server.report.reason, server.report.accepted) == ("before", 0)
@@ -192,7 +192,7 @@ def test_a_token_that_has_ended_serves_nobody() -> None:
 def test_the_numbers_of_all_processes_are_added_up() -> None:
     """Of those that serve, those that have left, and those that died."""
     with hs.serve_processes(
-        which_message, LOCAL, processes=2, per="message", drain_timeout=5, measure_delays=True
+        which_message, LOCAL, processes=2, per="message", drain_timeout=30, measure_delays=True
     ) as server:
         assert server.stats().accepted == 0
         assert server.wait_ready(60)
@@ -243,7 +243,7 @@ def test_each_process_has_a_fallback_of_its_own(tmp_path: Path) -> None:
     modern = identities.client(sessions=False)
     old = identities.client(max_version="TLSv1.2")
     with hs.serve_processes(
-        which, LOCAL, processes=2, drain_timeout=5,
+        which, LOCAL, processes=2, drain_timeout=30,
         tls=identities.server(min_version="TLSv1.3"),
         tls_fallback=identities.server(),
         tls_breaker=functools.partial(hs.Breaker, failures=1, open_time=600.0),
@@ -280,7 +280,7 @@ def test_each_process_has_a_fallback_of_its_own(tmp_path: Path) -> None:
 def test_one_that_leaves_a_child_of_its_own_is_replaced(tmp_path: Path, how: str) -> None:
     """Its child holds the pipes, so that they do not end with it."""
     path = tmp_path / "pid"
-    with hs.serve_processes(orphans, LOCAL, processes=1, drain_timeout=5) as server:
+    with hs.serve_processes(orphans, LOCAL, processes=1, drain_timeout=30) as server:
         assert server.wait_ready(60)
         before = pids(server)
         with connect_to(server.address) as client:
@@ -296,7 +296,7 @@ def test_one_that_leaves_a_child_of_its_own_is_replaced(tmp_path: Path, how: str
 
 
 def test_one_that_closes_what_connects_it_is_killed() -> None:
-    with hs.serve_processes(closes_all, LOCAL, processes=1, drain_timeout=5) as server:
+    with hs.serve_processes(closes_all, LOCAL, processes=1, drain_timeout=30) as server:
         assert server.wait_ready(60)
         before = pids(server)
         with connect_to(server.address) as client:
@@ -423,7 +423,7 @@ class Numbers(NamedTuple):
 def test_what_does_not_come_up_is_tried_again_with_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """And a drain ends it all the same."""
     monkeypatch.setenv("HARDSOCK_TEST_BREAKS_IMPORT", str(os.getpid()))
-    with hs.serve_processes(which, LOCAL, processes=1, drain_timeout=5) as server:
+    with hs.serve_processes(which, LOCAL, processes=1, drain_timeout=30) as server:
         assert not server.wait_ready(0)
         assert poll_until(lambda: server._supervisor._died >= 2, 60)
         assert not server.ready
@@ -472,7 +472,7 @@ def test_tls_sessions_are_resumed_in_any_of_them(tmp_path: Path) -> None:
     config = identities.client()
     seen: dict[int, set[bool]] = collections.defaultdict(set)
     with hs.serve_processes(
-        which, LOCAL, processes=2, drain_timeout=5, tls=identities.server()
+        which, LOCAL, processes=2, drain_timeout=30, tls=identities.server()
     ) as server:
         assert server.wait_ready(60)
 
@@ -508,7 +508,7 @@ def test_a_reload_with_a_bad_certificate_ends_there_and_the_old_ones_go_on(
             conn.sendall(line + b"\n")
             return int(conn.recv_line(timeout=20).split()[1])
 
-    with hs.serve_processes(which, LOCAL, processes=2, drain_timeout=5, tls=tls) as server:
+    with hs.serve_processes(which, LOCAL, processes=2, drain_timeout=30, tls=tls) as server:
         assert server.wait_ready(60)
         before = pids(server)
         good = mine.read_bytes()
@@ -533,7 +533,7 @@ def test_a_process_that_cannot_be_started_leaves_nothing_open(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Descriptors may be short for a while: each part fails once."""
-    with hs.serve_processes(which, LOCAL, processes=1, drain_timeout=5) as server:
+    with hs.serve_processes(which, LOCAL, processes=1, drain_timeout=30) as server:
         assert server.wait_ready(60)
         before, descriptors = pids(server), len(os.listdir("/proc/self/fd"))
         for number, (owner, name) in enumerate(
@@ -567,10 +567,10 @@ def test_tickets_of_one_process_are_opened_by_another_with_its_keys(tmp_path: Pa
         def answer(conn: hs.Connection) -> None:
             conn.sendall(conn.recv_exactly(1))
 
-        with hs.serve(answer, port, drain_timeout=5, tls=config) as server:
-            with hs.connect(server.address, tls=client, timeout=10) as conn:
+        with hs.serve(answer, port, drain_timeout=30, tls=config) as server:
+            with hs.connect(server.address, tls=client, timeout=60) as conn:
                 conn.sendall(b"x")
-                assert conn.recv_exactly(1, timeout=10) == b"x"
+                assert conn.recv_exactly(1, timeout=60) == b"x"
                 assert conn.tls is not None
                 resumed.append(conn.tls.resumed)
 
@@ -700,9 +700,9 @@ def test_bad_parameters_are_named(changes: dict[str, Any], message: str) -> None
 def test_a_listener_of_this_process_is_refused_and_a_listening_socket_is_not() -> None:
     with hs.listen(LOCAL) as listener:
         with pytest.raises(TypeError, match="address must not be a Listener"):
-            hs.serve_processes(which, listener, processes=1, drain_timeout=5)  # type: ignore[arg-type]
+            hs.serve_processes(which, listener, processes=1, drain_timeout=30)  # type: ignore[arg-type]
     sock = socket.create_server(LOCAL)
-    with hs.serve_processes(which, sock, processes=1, drain_timeout=5) as server:
+    with hs.serve_processes(which, sock, processes=1, drain_timeout=30) as server:
         assert ask(server.address) > 0
 
 

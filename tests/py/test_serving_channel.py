@@ -38,7 +38,7 @@ def test_half_a_message_is_kept_until_the_rest_comes(ends: tuple[Channel, socket
     said: list[Any] = []
     for i in range(len(whole)):
         other.send(whole[i : i + 1])
-        assert channel.wait(10)
+        assert channel.wait(60)
         said += channel.receive()
     assert said == [("first", 1), ("second", 2)]
     assert not channel.wait(0)

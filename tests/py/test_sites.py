@@ -165,7 +165,7 @@ def test_an_event_loop_is_the_end_of_the_search(listener: hs.Listener) -> None:
 
 def test_pools_name_the_program_too(listener: hs.Listener) -> None:
     name = _fresh()
-    library = _library(name, "def borrow(pool):\n with hs.timeout(5): return pool.acquire()")
+    library = _library(name, "def borrow(pool):\n with hs.timeout(30): return pool.acquire()")
     hs.skip_sites(name)
 
     def business(pool: hs.Pool) -> hs.Connection:
@@ -183,7 +183,7 @@ def test_pools_name_the_program_too(listener: hs.Listener) -> None:
 def test_urllib3_is_known_without_being_registered() -> None:
     class Connection(urllib3.connection.HTTPConnection):
         def _new_conn(self) -> Any:
-            return hs.create_connection((self.host, self.port), 5)
+            return hs.create_connection((self.host, self.port), 30)
 
     class Pool(urllib3.HTTPConnectionPool):
         ConnectionCls = Connection

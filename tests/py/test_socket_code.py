@@ -28,7 +28,7 @@ def test_http_client_runs_unchanged() -> None:
     with require(http_server({"hello.txt": b"hello over hardsock"})) as server:
         client = http.client.HTTPConnection(server.host, server.port)
         client._create_connection = (  # type: ignore[attr-defined]
-            lambda address, timeout, source: hs.connect(address, timeout=5)
+            lambda address, timeout, source: hs.connect(address, timeout=30)
         )
         for _ in range(2):
             client.request("GET", "/hello.txt")
@@ -39,7 +39,7 @@ def test_http_client_runs_unchanged() -> None:
 def test_redis_answers_a_pipeline() -> None:
     with (
         require(redis_server()) as server,
-        hs.connect(server.address, timeout=5) as conn,
+        hs.connect(server.address, timeout=30) as conn,
         conn.makefile("rb") as replies,
     ):
         conn.sendall(b"".join(b"*2\r\n$4\r\nECHO\r\n$1\r\n%d\r\n" % (i % 10) for i in range(1000)))
@@ -83,14 +83,14 @@ def test_files_read_and_write_in_every_mode(pair: tuple[hs.Connection, socket.so
 
 def test_settimeout_is_a_total_for_each_call() -> None:
     with PeerScript([("drip", b"x" * 100, 0.02)], check=False) as peer:
-        with hs.connect(peer.address, timeout=5) as conn:
+        with hs.connect(peer.address, timeout=30) as conn:
             conn.settimeout(0.2)
             assert conn.gettimeout() == conn.timeout == 0.2
             with pytest.raises(TimeoutError) as caught:
                 conn.recv_exactly(100)
             assert isinstance(caught.value, hs.DeadlineExceeded)
             assert 0 < caught.value.bytes_done < 100
-            assert conn.recv_exactly(caught.value.bytes_done + 1, timeout=5)
+            assert conn.recv_exactly(caught.value.bytes_done + 1, timeout=30)
 
 
 def test_settimeout_zero_never_waits(pair: tuple[hs.Connection, socket.socket]) -> None:
@@ -184,11 +184,11 @@ def test_wrong_sizes_are_refused(pair: tuple[hs.Connection, socket.socket]) -> N
 
 def test_abort_resets_the_peer() -> None:
     with hs.listen(("127.0.0.1", 0)) as listener:
-        conn = hs.connect(listener.address, timeout=5)
-        with listener.accept(timeout=5) as theirs:
+        conn = hs.connect(listener.address, timeout=30)
+        with listener.accept(timeout=30) as theirs:
             conn.abort()
             with pytest.raises(hs.Reset) as caught:
-                theirs.recv(1, timeout=5)
+                theirs.recv(1, timeout=30)
             assert isinstance(caught.value, ConnectionResetError)
             with pytest.raises(hs.Reset):
                 theirs.recv(1)

@@ -38,7 +38,7 @@ def pair() -> Iterator[Pair]:
 
 @contextmanager
 def tcp() -> Iterator[tuple[hs.Connection, hs.Connection]]:
-    with hs.listen(("127.0.0.1", 0)) as listener, hs.timeout(10):
+    with hs.listen(("127.0.0.1", 0)) as listener, hs.timeout(60):
         with hs.connect(listener.address) as client, listener.accept() as server:
             yield client, server
 
@@ -62,14 +62,14 @@ def test_receiving_takes_the_keywords_of_socket(pair: Pair) -> None:
 def test_waitall_waits_for_all_of_it(pair: Pair) -> None:
     conn, theirs = pair
     theirs.send(b"half")
-    with Call(conn.recv, 8, socket.MSG_WAITALL, timeout=10) as reading:
+    with Call(conn.recv, 8, socket.MSG_WAITALL, timeout=60) as reading:
         reading.wait_until_blocked()
         theirs.send(b"done")
-        assert reading.result(5) == b"halfdone"
+        assert reading.result(30) == b"halfdone"
     theirs.send(b"last")
     theirs.close()
     buffer = bytearray(8)
-    assert conn.recv_into(buffer, 0, socket.MSG_WAITALL, timeout=5) == 4
+    assert conn.recv_into(buffer, 0, socket.MSG_WAITALL, timeout=30) == 4
     assert buffer == b"last\0\0\0\0"
 
 
@@ -80,7 +80,7 @@ def test_waitall_loses_nothing_to_a_deadline(pair: Pair) -> None:
         conn.recv(8, socket.MSG_WAITALL, timeout=0.02)
     assert caught.value.bytes_done == conn.buffered == 4
     theirs.send(b"done")
-    assert conn.recv(8, socket.MSG_WAITALL, timeout=5) == b"halfdone"
+    assert conn.recv(8, socket.MSG_WAITALL, timeout=30) == b"halfdone"
 
 
 def test_waitall_without_waiting_gives_what_is_there(pair: Pair) -> None:
@@ -96,7 +96,7 @@ def test_waitall_without_waiting_gives_what_is_there(pair: Pair) -> None:
 
 async def _waitall_in_a_loop(conn: hs.Connection, theirs: socket.socket) -> bytes:
     ours = aio.adopt(conn)
-    reading = asyncio.create_task(ours.recv(8, socket.MSG_WAITALL, timeout=10))
+    reading = asyncio.create_task(ours.recv(8, socket.MSG_WAITALL, timeout=60))
     theirs.send(b"half")
     while conn.bytes_received < 4:  # It has stepped, and holds half.
         await asyncio.sleep(0)
@@ -295,7 +295,7 @@ def test_a_duplicate_is_a_connection_of_its_own(pair: Pair) -> None:
 def test_a_duplicate_is_refused_where_it_would_lie(pair: Pair, ids: Identities) -> None:
     conn, theirs = pair
     theirs.send(b"line\nrest")
-    conn.recv_line(timeout=5)
+    conn.recv_line(timeout=30)
     with pytest.raises(hs.Busy, match="4 received bytes are buffered"):
         conn.dup()
     with (
@@ -304,7 +304,10 @@ def test_a_duplicate_is_refused_where_it_would_lie(pair: Pair, ids: Identities) 
     ):
         client.dup()
     with hs.listen(("127.0.0.1", 0)) as listener, hs.Pool(listener.address) as pool:
-        with pool.connection(timeout=5) as lent, pytest.raises(ValueError, match="a pool has lent"):
+        with (
+            pool.connection(timeout=30) as lent,
+            pytest.raises(ValueError, match="a pool has lent"),
+        ):
             lent.dup()
 
 
@@ -343,7 +346,7 @@ def test_nor_is_it_by_an_event_loop_or_as_a_listener() -> None:
 
 def test_a_connection_of_a_pool_is_not_adopted_while_it_is_idle() -> None:
     with hs.listen(("127.0.0.1", 0)) as listener, hs.Pool(listener.address) as pool:
-        with pool.connection(timeout=5) as lent:
+        with pool.connection(timeout=30) as lent:
             number = lent.fileno()
             lent.mark_clean()
         with pytest.raises(ValueError, match="has an owner here already"):
@@ -396,7 +399,7 @@ def test_an_owner_whose_number_others_closed_harms_no_new_owner() -> None:
         os.close(number)
         stale.close()
 
-    with hs.listen(("127.0.0.1", 0)) as listener, hs.timeout(10):
+    with hs.listen(("127.0.0.1", 0)) as listener, hs.timeout(60):
         stale = hs.connect(listener.address)
         others = [os.open("/dev/null", os.O_RDONLY) for _ in range(64)]
         number = stale.fileno()
@@ -420,7 +423,7 @@ def test_ssl_does_not_become_a_second_owner(how: str, ids: Identities) -> None:
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with (
         tls_pair(ids.client(), ids.server()) if how == "tls" else tcp() as (conn, peer),
-        hs.timeout(10),
+        hs.timeout(60),
     ):
         number = conn.fileno()
         if how == "buffered":
@@ -438,7 +441,7 @@ def test_ssl_does_not_become_a_second_owner(how: str, ids: Identities) -> None:
             assert peer.recv_exactly(10) == b"still mine"
             if c is not None:
                 peer.sendall(b"x")
-                assert c.result(5) == b"x"
+                assert c.result(30) == b"x"
 
 
 # ---- what select does not see
@@ -448,12 +451,12 @@ def test_ssl_does_not_become_a_second_owner(how: str, ids: Identities) -> None:
 def test_a_select_loop_reads_all_of_a_tls_stream(version: str, ids: Identities) -> None:
     with (
         tls_pair(ids.client(), ids.server(max_version=version)) as (client, server),
-        hs.timeout(10),
+        hs.timeout(60),
     ):
         sent = b"".join(bytes([i % 256]) * (1 + 977 * i % 5000) for i in range(60))
         got, ended = bytearray(), False
         with Call(server.sendall, sent) as sending:
-            sending.result(5)
+            sending.result(30)
         server.close_write()
         while not ended:
             if not client.pending():
@@ -468,7 +471,7 @@ def test_a_select_loop_reads_all_of_a_tls_stream(version: str, ids: Identities) 
 
 
 def test_pending_counts_what_recv_would_give(ids: Identities) -> None:
-    with tls_pair(ids.client(), ids.server()) as (client, server), hs.timeout(10):
+    with tls_pair(ids.client(), ids.server()) as (client, server), hs.timeout(60):
         assert client.pending() == client.buffered == 0
         server.sendall(b"x" * 10_000)
         assert client.recv(10) == b"x" * 10
@@ -480,7 +483,7 @@ def test_pending_counts_what_recv_would_give(ids: Identities) -> None:
 
 
 def test_pending_tells_of_an_end_that_was_read_with_the_data(ids: Identities) -> None:
-    with tls_pair(ids.client(), ids.server()) as (client, server), hs.timeout(10):
+    with tls_pair(ids.client(), ids.server()) as (client, server), hs.timeout(60):
         server.sendall(b"bye")
         server.close_write()
         client.peek(3)
@@ -494,7 +497,7 @@ def test_pending_tells_of_an_end_that_was_read_with_the_data(ids: Identities) ->
 def test_pending_of_a_closed_connection_is_refused(pair: Pair) -> None:
     conn, theirs = pair
     theirs.send(b"a\nb")
-    conn.recv_line(timeout=5)
+    conn.recv_line(timeout=30)
     assert conn.pending() == 1
     conn.close()
     with pytest.raises(hs.Closed):
@@ -527,16 +530,16 @@ def test_urllib3_finds_the_answer_of_a_server_that_answers_early() -> None:
 
     class Over(connection.HTTPConnection):  # type: ignore[misc]
         def _new_conn(self) -> hs.Connection:
-            conn = hs.connect((self.host, self.port), timeout=5)
-            conn.settimeout(5)
+            conn = hs.connect((self.host, self.port), timeout=30)
+            conn.settimeout(30)
             return conn
 
         def connect(self) -> None:
             super().connect()
-            assert gone.wait(5)
+            assert gone.wait(30)
 
     def answer_early() -> None:
-        conn = listener.accept(timeout=10)
+        conn = listener.accept(timeout=60)
         conn.sendall(b"HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno")
         conn.shutdown(socket.SHUT_RDWR)
         conn.close()
@@ -593,7 +596,7 @@ def test_what_was_read_ahead_comes_first_and_without_ancillary_data(pair: Pair) 
     reader, writer = os.pipe()
     socket.send_fds(theirs, [b"line\nrest"], [reader])
     before = _descriptors()
-    assert conn.recv_line(timeout=5) == b"line"
+    assert conn.recv_line(timeout=30) == b"line"
     assert conn.recvmsg(100, 100, socket.MSG_PEEK) == (b"rest", [], 0, None)
     pieces = [bytearray(1), bytearray(2), bytearray(9)]
     assert conn.recvmsg_into(pieces, 100) == (4, [], 0, None)
@@ -691,7 +694,7 @@ def test_ancillary_data_is_refused_where_it_would_be_lost(ids: Identities, pair:
             client.sendmsg([b"x"], [rights])
         client.sendall(b"abc")
         assert server.recvmsg(2, 100) == (b"ab", [], 0, None)
-    with tls_pair(ids.client(), ids.server()) as (client, server), hs.timeout(10):
+    with tls_pair(ids.client(), ids.server()) as (client, server), hs.timeout(60):
         with pytest.raises(ValueError, match="cannot go through TLS"):
             client.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SO_MARK, b"\0\0\0\0")])
         client.sendmsg([b"ab", b"cd"])

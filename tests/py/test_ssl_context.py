@@ -125,7 +125,7 @@ def test_a_cancel_reaches_it_from_another_thread(ids: Identities, context: hs.SS
             call.wait_until_blocked()
             token.cancel("stop")
             with pytest.raises(hs.Cancelled):
-                call.result(10)
+                call.result(60)
 
 
 def test_what_was_agreed_on_is_told_as_ssl_tells_it(ids: Identities) -> None:
@@ -259,7 +259,7 @@ def test_the_first_call_does_the_handshake_that_was_put_off(
     with _served(ids, _echo) as address, hs.timeout(20), hs.connect(address) as conn:
         sock = context.wrap_socket(conn, server_hostname="localhost", do_handshake_on_connect=False)
         assert sock.fileno() == conn.fileno()
-        sock.settimeout(10)
+        sock.settimeout(60)
         assert sock.version() is None  # None of them has done it.
         for refused in (sock.unwrap, sock.detach, lambda: sock._op_recv):
             with pytest.raises(ValueError, match="handshake not done yet"):
@@ -336,7 +336,7 @@ def test_a_context_wraps_what_speaks_tls_already(ids: Identities, context: hs.SS
         conn.sendall(conn.recv_exactly(6))
 
     for put_off in (False, True):
-        with hs.serve(proxy, ("127.0.0.1", 0), tls=ids.server(), drain_timeout=5) as server:
+        with hs.serve(proxy, ("127.0.0.1", 0), tls=ids.server(), drain_timeout=30) as server:
             with hs.timeout(20), hs.connect(server.address) as conn:
                 outer = context.wrap_socket(
                     conn, server_hostname="localhost", do_handshake_on_connect=not put_off

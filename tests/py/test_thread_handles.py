@@ -48,7 +48,7 @@ def test_ending_it_in_another_thread_as_the_with_block_ends_is_no_error(
     pool: hs.Pool, end: str
 ) -> None:
     for _ in range(ROUNDS):
-        block = pool.connection(timeout=10)
+        block = pool.connection(timeout=60)
         conn = block.__enter__()
 
         def other(conn: hs.Connection = conn) -> None:
@@ -64,14 +64,14 @@ def test_ending_it_in_another_thread_as_the_with_block_ends_is_no_error(
 
 def test_release_and_close_at_the_same_moment_is_no_error(pool: hs.Pool) -> None:
     for _ in range(ROUNDS):
-        conn = pool.acquire(timeout=10)
+        conn = pool.acquire(timeout=60)
         assert at_once(lambda: pool.release(conn), conn.close) == []  # noqa: B023
     assert pool.stats().lent == 0
 
 
 def test_one_of_two_that_release_at_the_same_moment_is_refused(pool: hs.Pool) -> None:
     for _ in range(ROUNDS):
-        conn = pool.acquire(timeout=10)
+        conn = pool.acquire(timeout=60)
         (refused,) = at_once(*[lambda: pool.release(conn)] * 2)  # noqa: B023
         assert isinstance(refused, ValueError)
     assert pool.stats().lent == 0
@@ -86,13 +86,13 @@ def test_asking_a_lease_while_it_ends(pool: hs.Pool) -> None:
             assert conn._idle_for >= 0
 
     for _ in range(ROUNDS):
-        conn = pool.acquire(timeout=10)
+        conn = pool.acquire(timeout=60)
         assert at_once(lambda: ask(conn), lambda: pool.release(conn)) == []  # noqa: B023
 
 
 def test_detach_or_release_has_the_descriptor_not_both(pool: hs.Pool) -> None:
     for _ in range(ROUNDS):
-        conn = pool.acquire(timeout=10)
+        conn = pool.acquire(timeout=60)
         numbers: list[int] = []
         raised = at_once(
             lambda: numbers.append(conn.detach()),  # noqa: B023
@@ -107,7 +107,7 @@ def test_detach_or_release_has_the_descriptor_not_both(pool: hs.Pool) -> None:
 
 def test_one_with_block_for_two_threads_lends_once_or_refuses(pool: hs.Pool) -> None:
     for _ in range(ROUNDS // 4):
-        block = pool.connection(timeout=10)
+        block = pool.connection(timeout=60)
         raised = at_once(*[block.__enter__] * 4)
         assert len(raised) == 3
         assert all(isinstance(exc, RuntimeError) for exc in raised)
@@ -136,13 +136,13 @@ def test_first_cancels_of_several_threads_name_the_cause_of_the_first() -> None:
 
 
 def test_a_returned_connection_is_not_aborted_for_its_next_borrower(pool: hs.Pool) -> None:
-    conn = pool.acquire(timeout=10)
+    conn = pool.acquire(timeout=60)
     pool.release(conn)
-    next_one = pool.acquire(timeout=10)
+    next_one = pool.acquire(timeout=60)
     assert next_one.reused
     conn.abort()
     conn.mark_clean()
-    next_one.sendall(b"x", timeout=10)
+    next_one.sendall(b"x", timeout=60)
     assert not next_one._clean
     assert not next_one.closed
     pool.release(next_one, discard=True)

@@ -380,7 +380,7 @@ def test_a_token_cancels_in_the_middle_of_a_handshake(ids: Identities, run: Any)
             await connecting.wait_until_blocked()
             token.cancel("never mind")
             with pytest.raises(hs.Cancelled, match="never mind") as caught:
-                await connecting.result(5)
+                await connecting.result(30)
         assert caught.value.phase == "tls"
 
     with PeerScript([("recv", 1), ("stall",)], check=False) as peer:
@@ -565,7 +565,7 @@ def test_the_certificate_is_one_that_the_client_can_verify(
     context.set_ciphers(f"ECDHE-{cipher}-AES128-GCM-SHA256")
     with (
         serve(greet, ids.server(certificates=certificates)) as server,
-        socket.create_connection(server.address, 5) as plain,
+        socket.create_connection(server.address, 30) as plain,
         context.wrap_socket(plain, server_hostname=name) as conn,
     ):
         der = conn.getpeercert(binary_form=True)

@@ -66,9 +66,9 @@ def listening(world: World, **settings: Any) -> Iterator[hs.Listener]:
     own = hs.Certificate(chain=identity.certificate, key=identity.key)
     good = hs.TLSConfig(ca=world.root.certificate, certificates=own)
     with hs.listen(("127.0.0.1", 0), tls=server_config(world, **settings)) as listener:
-        with Call(listener.accept, timeout=10) as accepting:
+        with Call(listener.accept, timeout=60) as accepting:
             yield listener
-            with hs.connect(listener.address, tls=good, server_name="localhost", timeout=5):
+            with hs.connect(listener.address, tls=good, server_name="localhost", timeout=30):
                 accepting.result().close()
 
 
@@ -231,7 +231,7 @@ def test_optional_client_certificate_may_be_missing_but_not_bad(version: str, wo
     settings = {"client_certificates": "optional", "ca": world.root.certificate}
     server = server_config(world, **settings)
     with hs.listen(("127.0.0.1", 0), tls=server) as listener:
-        with Call(listener.accept, timeout=10) as accepting:
+        with Call(listener.accept, timeout=60) as accepting:
             with connect_to(listener.address) as sock:
                 bad = stdlib_client(world, version, "unknown")
                 with pytest.raises(ssl.SSLError, match=r"(?i)alert"):

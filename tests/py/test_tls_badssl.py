@@ -26,12 +26,12 @@ def ask(address: tuple[str, int], world: World, row: Row, version: str) -> None:
     """Connect, and exchange a line; what the server says after the handshake counts, too."""
     settings = {"ca": world.trusted, "max_version": version, **row.client(world)}
     config = hs.TLSConfig(**settings)
-    with hs.connect(address, tls=config, server_name=row.server_name, timeout=10) as conn:
-        conn.confirm(timeout=10)
+    with hs.connect(address, tls=config, server_name=row.server_name, timeout=60) as conn:
+        conn.confirm(timeout=60)
         assert conn.tls is not None
         assert conn.tls.version == version
         conn.sendall(b"abc\n")
-        assert b"cba\n" == conn.recv_exactly(4, timeout=10)
+        assert b"cba\n" == conn.recv_exactly(4, timeout=60)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
@@ -72,5 +72,5 @@ def test_the_server_is_told(hello: dict[str, Any], alert: int, world: World) -> 
     with PeerScript(steps) as peer:
         with pytest.raises(hs.TLSError):
             config = hs.TLSConfig(ca=world.trusted)
-            hs.connect(peer.address, tls=config, server_name=HOST, timeout=5)
+            hs.connect(peer.address, tls=config, server_name=HOST, timeout=30)
     assert tls_raw.alert(alert) == peer.received

@@ -518,7 +518,7 @@ def test_reload_is_for_later_handshakes_and_old_connections_go_on(ids: Identitie
             assert "DNS:new.test" in names_of(fresh)
         assert "DNS:old.test" in names_of(old)
         old.sendall(b"still here")
-        assert old_peer.recv_exactly(10, timeout=5) == b"still here"
+        assert old_peer.recv_exactly(10, timeout=30) == b"still here"
 
 
 @pytest.mark.parametrize("broken", ["chain", "key", "missing"])
@@ -540,12 +540,12 @@ def test_reload_is_all_or_nothing(ids: Identities, broken: str) -> None:
 def test_reload_of_a_listener_s_config_is_seen_by_the_listener(ids: Identities) -> None:
     mine = ids.issue(("localhost", "127.0.0.1", "one.test"))
     server, client = ids.server(certificates=mine), ids.client(sessions=False)
-    with hs.serve(lambda conn: None, ("127.0.0.1", 0), tls=server, drain_timeout=5) as running:
-        with hs.connect(running.address, tls=client, timeout=5) as conn:
+    with hs.serve(lambda conn: None, ("127.0.0.1", 0), tls=server, drain_timeout=30) as running:
+        with hs.connect(running.address, tls=client, timeout=30) as conn:
             assert "DNS:one.test" in names_of(conn)
         replace(mine, ids.issue(("localhost", "127.0.0.1", "two.test")))
         server.reload()
-        with hs.connect(running.address, tls=client, timeout=5) as conn:
+        with hs.connect(running.address, tls=client, timeout=30) as conn:
             assert "DNS:two.test" in names_of(conn)
 
 
@@ -564,18 +564,18 @@ def test_reload_under_load_breaks_no_handshake(ids: Identities) -> None:
             return count
         try:
             for _ in range(rounds):
-                with hs.connect(running.address, tls=client, timeout=10) as conn:
+                with hs.connect(running.address, tls=client, timeout=60) as conn:
                     conn.sendall(b"x")
-                    assert conn.recv_exactly(1, timeout=10) == b"x"
+                    assert conn.recv_exactly(1, timeout=60) == b"x"
         finally:
             done.set()
         return rounds
 
     def echo(conn: hs.Connection) -> None:
         with conn:
-            conn.sendall(conn.recv_exactly(1, timeout=10), timeout=10)
+            conn.sendall(conn.recv_exactly(1, timeout=60), timeout=60)
 
-    with hs.serve(echo, ("127.0.0.1", 0), tls=server, drain_timeout=5) as running:
+    with hs.serve(echo, ("127.0.0.1", 0), tls=server, drain_timeout=30) as running:
         counts = run_threaded(visit, visitors + 1)
     assert counts[visitors] > 0
     assert counts[:visitors] == [rounds] * visitors

@@ -180,9 +180,9 @@ def _broken(world: World) -> bytes:
 
 def ask(address: Any, world: World, version: Any, **settings: Any) -> hs.TLSInfo:
     config = hs.TLSConfig(ca=world.ca, max_version=version, **settings)
-    with hs.connect(address, tls=config, server_name=NAME, timeout=5) as conn:
+    with hs.connect(address, tls=config, server_name=NAME, timeout=30) as conn:
         conn.sendall(b"abc\n")
-        assert b"cba\n" == conn.recv_exactly(4, timeout=5)
+        assert b"cba\n" == conn.recv_exactly(4, timeout=30)
         assert conn.tls is not None
         return conn.tls
 
@@ -263,7 +263,7 @@ def by_our_server(world: World, response: bytes) -> hs.TLSInfo:
     with hs.listen(("127.0.0.1", 0), tls=config_of(world, response)) as listener:
         with Call(swallow, listener):
             try:
-                with hs.connect(listener.address, tls=client, server_name=NAME, timeout=5) as conn:
+                with hs.connect(listener.address, tls=client, server_name=NAME, timeout=30) as conn:
                     assert conn.tls is not None
                     return conn.tls
             finally:
@@ -274,7 +274,7 @@ def swallow(listener: hs.Listener) -> None:
     """Accept and close, until the listener is closed."""
     try:
         while True:
-            listener.accept(timeout=10).close()
+            listener.accept(timeout=60).close()
     except hs.Closed:
         pass
 
@@ -315,7 +315,7 @@ def test_each_certificate_of_ours_has_its_own_response(world: World) -> None:
             try:
                 for name in (NAME, "second.test"):
                     address = listener.address
-                    with hs.connect(address, tls=client, server_name=name, timeout=5) as conn:
+                    with hs.connect(address, tls=client, server_name=name, timeout=30) as conn:
                         assert conn.tls is not None
                         assert "good" == conn.tls.ocsp
             finally:
@@ -329,10 +329,10 @@ def test_our_server_hands_out_the_new_response_after_a_reload(world: World) -> N
     with hs.listen(("127.0.0.1", 0), tls=server) as listener, Call(swallow, listener):
         try:
             with pytest.raises(hs.CertificateError, match="revoked"):
-                hs.connect(listener.address, tls=client, server_name=NAME, timeout=5)
+                hs.connect(listener.address, tls=client, server_name=NAME, timeout=30)
             world.write(world.about())
             server.reload()
-            with hs.connect(listener.address, tls=client, server_name=NAME, timeout=5) as conn:
+            with hs.connect(listener.address, tls=client, server_name=NAME, timeout=30) as conn:
                 assert conn.tls is not None
                 assert "good" == conn.tls.ocsp
         finally:
@@ -370,9 +370,9 @@ def test_a_resumed_session_has_no_response_to_check(who: str, version: Any, worl
     states = []
     with require(openssl_s_server(identity, ["-status_file", str(response)])) as server:
         for _ in range(2):
-            with hs.connect(server.address, tls=config, server_name=NAME, timeout=5) as conn:
+            with hs.connect(server.address, tls=config, server_name=NAME, timeout=30) as conn:
                 conn.sendall(b"abc\n")
-                assert b"cba\n" == conn.recv_exactly(4, timeout=5)
+                assert b"cba\n" == conn.recv_exactly(4, timeout=30)
                 assert conn.tls is not None
                 states.append((conn.tls.resumed, conn.tls.ocsp))
     assert [(False, "good"), (True, "skipped")] == states

@@ -141,7 +141,7 @@ def test_data_records_split_at_each_offset(version: str, world: World) -> None:
     shape = Shape(split=split_by_number)
     message = bytes(range(250))
     with world.peer(theirs, "client", version, shape=shape) as peer, hs.adopt(ours) as conn:
-        conn.upgrade_to_tls(world.config("client", version), server_name=NAME, timeout=5)
+        conn.upgrade_to_tls(world.config("client", version), server_name=NAME, timeout=30)
         with hs.timeout(30):
             for _ in range(300):
                 conn.sendall(message)

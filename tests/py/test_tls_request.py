@@ -41,8 +41,8 @@ def shown_by(conn: hs.Connection | aio.Connection) -> str | None:
 def still_speaks(ours: hs.Connection, theirs: hs.Connection) -> None:
     """Both ways."""
     for one, other in ((ours, theirs), (theirs, ours)):
-        one.sendall(b"word", timeout=10)
-        assert b"word" == other.recv_exactly(4, timeout=10)
+        one.sendall(b"word", timeout=60)
+        assert b"word" == other.recv_exactly(4, timeout=60)
 
 
 # ---- Of one kind
@@ -51,8 +51,8 @@ def still_speaks(ours: hs.Connection, theirs: hs.Connection) -> None:
 def test_the_client_answers_while_it_receives(ids: Identities) -> None:
     with tls_pair(willing(ids), asking(ids)) as (ours, theirs):
         assert shown_by(theirs) is None
-        with Call(ours.recv_exactly, 2, timeout=10) as receiving:
-            theirs.request_client_certificate(timeout=10)
+        with Call(ours.recv_exactly, 2, timeout=60) as receiving:
+            theirs.request_client_certificate(timeout=60)
             assert shown_by(theirs) == "CN=alice.test"
             assert theirs.tls is not None
             assert theirs.tls.verified
@@ -64,8 +64,8 @@ def test_the_client_answers_while_it_receives(ids: Identities) -> None:
 def test_it_may_be_asked_again(ids: Identities) -> None:
     with tls_pair(willing(ids), asking(ids)) as (ours, theirs):
         for _ in range(3):
-            with Call(ours.recv_exactly, 2, timeout=10) as receiving:
-                theirs.request_client_certificate(timeout=10)
+            with Call(ours.recv_exactly, 2, timeout=60) as receiving:
+                theirs.request_client_certificate(timeout=60)
                 theirs.sendall(b"ok")
                 receiving.result()
         still_speaks(ours, theirs)
@@ -74,15 +74,15 @@ def test_it_may_be_asked_again(ids: Identities) -> None:
 def test_what_came_before_the_answer_is_received_after_it(ids: Identities) -> None:
     sent = bytes(range(256)) * 256
     with tls_pair(willing(ids), asking(ids)) as (ours, theirs):
-        ours.sendall(sent[:40000], timeout=10)
-        with Call(theirs.request_client_certificate, timeout=10) as asked:
-            ours.sendall(sent[40000:], timeout=10)
-            with Call(ours.recv_exactly, 2, timeout=10) as receiving:
+        ours.sendall(sent[:40000], timeout=60)
+        with Call(theirs.request_client_certificate, timeout=60) as asked:
+            ours.sendall(sent[40000:], timeout=60)
+            with Call(ours.recv_exactly, 2, timeout=60) as receiving:
                 asked.result()
-                theirs.sendall(b"ok", timeout=10)
+                theirs.sendall(b"ok", timeout=60)
                 assert receiving.result() == b"ok"
         assert shown_by(theirs) == "CN=alice.test"
-        assert theirs.recv_exactly(len(sent), timeout=10) == sent
+        assert theirs.recv_exactly(len(sent), timeout=60) == sent
 
 
 def test_more_than_is_kept_has_to_be_received_first(ids: Identities) -> None:
@@ -90,12 +90,12 @@ def test_more_than_is_kept_has_to_be_received_first(ids: Identities) -> None:
     with tls_pair(willing(ids), asking(ids)) as (ours, theirs):
         with Call(ours.sendall, sent, timeout=20) as sending:
             with pytest.raises(hs.TLSError, match="receive them, and call again") as caught:
-                theirs.request_client_certificate(timeout=10)
+                theirs.request_client_certificate(timeout=60)
             assert caught.value.failure == "protocol"
-            assert theirs.recv_exactly(len(sent), timeout=10) == sent
+            assert theirs.recv_exactly(len(sent), timeout=60) == sent
             sending.result()
-        with Call(ours.recv_exactly, 2, timeout=10) as receiving:
-            theirs.request_client_certificate(timeout=10)  # the same request
+        with Call(ours.recv_exactly, 2, timeout=60) as receiving:
+            theirs.request_client_certificate(timeout=60)  # the same request
             theirs.sendall(b"ok")
             receiving.result()
         assert shown_by(theirs) == "CN=alice.test"
@@ -110,8 +110,8 @@ def test_after_a_deadline_the_request_stands(ids: Identities) -> None:
             theirs.request_client_certificate(timeout=0.05)
         assert caught.value.op == "request_client_certificate"
         theirs.sendall(b"ok")
-        assert ours.recv_exactly(2, timeout=10) == b"ok"  # and answers
-        theirs.request_client_certificate(timeout=10)
+        assert ours.recv_exactly(2, timeout=60) == b"ok"  # and answers
+        theirs.request_client_certificate(timeout=60)
         assert shown_by(theirs) == "CN=alice.test"
         still_speaks(ours, theirs)
 
@@ -120,9 +120,9 @@ def test_an_answer_that_came_with_other_data_counts(ids: Identities) -> None:
     with tls_pair(willing(ids), asking(ids)) as (ours, theirs):
         theirs.request_client_certificate(wait=False)
         theirs.sendall(b"ok")
-        assert ours.recv_exactly(2, timeout=10) == b"ok"
+        assert ours.recv_exactly(2, timeout=60) == b"ok"
         ours.sendall(b"on")
-        assert theirs.recv_exactly(2, timeout=10) == b"on"
+        assert theirs.recv_exactly(2, timeout=60) == b"on"
         assert shown_by(theirs) == "CN=alice.test"
         theirs.request_client_certificate(timeout=0)
         still_speaks(ours, theirs)
@@ -137,13 +137,13 @@ def test_another_thread_cancels_it(ids: Identities) -> None:
             with pytest.raises(hs.Cancelled, match="enough"):
                 asked.result()
         still_speaks(ours, theirs)  # and answers
-        theirs.request_client_certificate(timeout=10)
+        theirs.request_client_certificate(timeout=60)
         assert shown_by(theirs) == "CN=alice.test"
 
 
 def test_closing_it_from_another_thread_ends_the_wait(ids: Identities) -> None:
     with tls_pair(willing(ids), asking(ids)) as (_ours, theirs):
-        with Call(theirs.request_client_certificate, timeout=10) as asked:
+        with Call(theirs.request_client_certificate, timeout=60) as asked:
             asked.wait_until_blocked()
             theirs.close()
             with pytest.raises(hs.Closed):
@@ -152,18 +152,18 @@ def test_closing_it_from_another_thread_ends_the_wait(ids: Identities) -> None:
 
 def test_who_reads_meanwhile_is_refused(ids: Identities) -> None:
     with tls_pair(willing(ids), asking(ids)) as (ours, theirs):
-        with Call(theirs.recv, 1, timeout=10) as reading:
+        with Call(theirs.recv, 1, timeout=60) as reading:
             reading.wait_until_blocked()
             with pytest.raises(hs.Busy):
-                theirs.request_client_certificate(timeout=10)
+                theirs.request_client_certificate(timeout=60)
             ours.sendall(b"x")
             reading.result()
-        with Call(theirs.request_client_certificate, timeout=10) as asked:
+        with Call(theirs.request_client_certificate, timeout=60) as asked:
             asked.wait_until_blocked()
             for call in (lambda: theirs.recv(1), lambda: theirs.sendall(b"x")):
                 with pytest.raises(hs.Busy):
                     call()
-            with Call(ours.recv, 1, timeout=10):
+            with Call(ours.recv, 1, timeout=60):
                 asked.result()
                 theirs.sendall(b"x")
 
@@ -173,9 +173,9 @@ def test_who_reads_meanwhile_is_refused(ids: Identities) -> None:
 
 def test_a_client_without_a_certificate_is_turned_away(ids: Identities) -> None:
     with tls_pair(willing(ids, certificates=None), asking(ids)) as (ours, theirs):
-        with Call(ours.recv, 1, timeout=10) as receiving:
+        with Call(ours.recv, 1, timeout=60) as receiving:
             with pytest.raises(hs.CertificateError, match="sent no certificate") as caught:
-                theirs.request_client_certificate(timeout=10)
+                theirs.request_client_certificate(timeout=60)
             assert caught.value.failure == "verify"
             with pytest.raises(hs.TLSError) as told:
                 receiving.result()
@@ -186,8 +186,8 @@ def test_a_client_without_a_certificate_is_turned_away(ids: Identities) -> None:
 
 def test_it_may_be_let_off(ids: Identities) -> None:
     with tls_pair(willing(ids, certificates=None), asking(ids)) as (ours, theirs):
-        with Call(ours.recv_exactly, 2, timeout=10) as receiving:
-            theirs.request_client_certificate(required=False, timeout=10)
+        with Call(ours.recv_exactly, 2, timeout=60) as receiving:
+            theirs.request_client_certificate(required=False, timeout=60)
             theirs.sendall(b"no")
             receiving.result()
         assert shown_by(theirs) is None
@@ -198,13 +198,13 @@ def test_a_stranger_is_turned_away(ids: Identities, tmp_path: Any) -> None:
     strangers = Identities(tmp_path)
     config = willing(ids, certificates=strangers.client_identity)
     with tls_pair(config, asking(ids)) as (ours, theirs):
-        with Call(ours.recv, 1, timeout=10) as receiving:
+        with Call(ours.recv, 1, timeout=60) as receiving:
             with pytest.raises(hs.CertificateError):
-                theirs.request_client_certificate(required=False, timeout=10)
+                theirs.request_client_certificate(required=False, timeout=60)
             with pytest.raises(hs.TLSError):
                 receiving.result()
         with pytest.raises(hs.HardsockError):
-            theirs.recv(1, timeout=10)
+            theirs.recv(1, timeout=60)
 
 
 def test_a_client_that_leaves_instead_has_shown_nothing(ids: Identities) -> None:
@@ -213,8 +213,8 @@ def test_a_client_that_leaves_instead_has_shown_nothing(ids: Identities) -> None
         ours.sendall(b"rest")
         ours.close_write()
         with pytest.raises(hs.Truncated, match="before it showed a certificate"):
-            theirs.request_client_certificate(timeout=10)
-        assert theirs.recv_exactly(4, timeout=10) == b"rest"
+            theirs.request_client_certificate(timeout=60)
+        assert theirs.recv_exactly(4, timeout=60) == b"rest"
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_who_cannot_be_asked_is_left_alone(
     with tls_pair(willing(ids, **settings), asking(ids)) as (ours, theirs):
         for _ in range(2):
             with pytest.raises(hs.TLSError, match=text) as caught:
-                theirs.request_client_certificate(timeout=10)
+                theirs.request_client_certificate(timeout=60)
             assert caught.value.failure == "version"
         assert shown_by(theirs) is None
         still_speaks(ours, theirs)
@@ -244,7 +244,7 @@ def test_with_tls_12_the_handshake_has_asked(ids: Identities) -> None:
     with tls_pair(config, asking(ids)) as (ours, theirs):
         assert shown_by(theirs) == "CN=alice.test"
         for _ in range(2):
-            theirs.request_client_certificate(timeout=10)
+            theirs.request_client_certificate(timeout=60)
         still_speaks(ours, theirs)
 
 
@@ -307,13 +307,13 @@ def test_it_is_awaited(ids: Identities, name: str) -> None:
 
     async def main() -> None:
         with hs.listen(("127.0.0.1", 0), tls=asking(ids)) as listener:
-            with Call(listener.accept, timeout=10) as accepting:
-                with hs.connect(listener.address, tls=willing(ids), timeout=10) as ours:
+            with Call(listener.accept, timeout=60) as accepting:
+                with hs.connect(listener.address, tls=willing(ids), timeout=60) as ours:
                     async with aio.Connection(accepting.result()) as theirs:
                         with pytest.raises(hs.DeadlineExceeded):
                             await theirs.request_client_certificate(timeout=0.05)
-                        with Call(ours.recv_exactly, 2, timeout=10) as receiving:
-                            await theirs.request_client_certificate(timeout=10)
+                        with Call(ours.recv_exactly, 2, timeout=60) as receiving:
+                            await theirs.request_client_certificate(timeout=60)
                             assert shown_by(theirs) == "CN=alice.test"
                             await theirs.sendall(b"ok")
                             receiving.result()
@@ -325,16 +325,16 @@ def test_it_is_awaited(ids: Identities, name: str) -> None:
 def test_a_cancelled_task_leaves_the_connection_usable(ids: Identities) -> None:
     async def main() -> None:
         with hs.listen(("127.0.0.1", 0), tls=asking(ids)) as listener:
-            with Call(listener.accept, timeout=10) as accepting:
-                with hs.connect(listener.address, tls=willing(ids), timeout=10) as ours:
+            with Call(listener.accept, timeout=60) as accepting:
+                with hs.connect(listener.address, tls=willing(ids), timeout=60) as ours:
                     async with aio.Connection(accepting.result()) as theirs:
                         task = asyncio.ensure_future(theirs.request_client_certificate())
                         await asyncio.sleep(0)
                         task.cancel()
                         with pytest.raises(asyncio.CancelledError):
                             await task
-                        with Call(ours.recv_exactly, 2, timeout=10) as receiving:
-                            await theirs.request_client_certificate(timeout=10)
+                        with Call(ours.recv_exactly, 2, timeout=60) as receiving:
+                            await theirs.request_client_certificate(timeout=60)
                             await theirs.sendall(b"ok")
                             receiving.result()
 
@@ -362,7 +362,7 @@ def python_server(ids: Identities, after: list[Any]) -> Iterator[tuple[str, int]
     def serve(listening: socket.socket) -> None:
         raw, _ = listening.accept()
         with python_context(ids, True).wrap_socket(raw, server_side=True) as conn:
-            conn.settimeout(10)
+            conn.settimeout(60)
             after.append(conn.getpeercert())
             conn.recv(1)
             conn.verify_client_post_handshake()
@@ -376,13 +376,13 @@ def python_server(ids: Identities, after: list[Any]) -> Iterator[tuple[str, int]
     with socket.create_server(("127.0.0.1", 0)) as listening:
         with Call(serve, listening) as serving:
             yield listening.getsockname()
-            serving.join(10)
+            serving.join(60)
 
 
 def test_a_python_server_asks_our_client(ids: Identities) -> None:
     after: list[Any] = []
     with python_server(ids, after) as address:
-        with hs.connect(address, tls=willing(ids), timeout=10) as conn, hs.timeout(10):
+        with hs.connect(address, tls=willing(ids), timeout=60) as conn, hs.timeout(60):
             conn.sendall(b"!")
             assert conn.recv_exactly(1) == b"?"
             conn.sendall(b"!")
@@ -396,7 +396,7 @@ def test_a_python_server_is_told_that_there_is_none(ids: Identities) -> None:
     after: list[Any] = []
     with python_server(ids, after) as address:
         config = willing(ids, certificates=None)
-        with hs.connect(address, tls=config, timeout=10) as conn, hs.timeout(10):
+        with hs.connect(address, tls=config, timeout=60) as conn, hs.timeout(60):
             conn.sendall(b"!")
             assert conn.recv_exactly(1) == b"?"
             with contextlib.suppress(hs.HardsockError):
@@ -408,12 +408,12 @@ def test_a_python_server_is_told_that_there_is_none(ids: Identities) -> None:
 
 def test_our_server_asks_a_python_client(ids: Identities) -> None:
     with hs.listen(("127.0.0.1", 0), tls=asking(ids)) as listener:
-        with Call(listener.accept, timeout=10) as accepting:
-            raw = socket.create_connection(listener.address, 10)
+        with Call(listener.accept, timeout=60) as accepting:
+            raw = socket.create_connection(listener.address, 60)
             context = python_context(ids, False)
             with context.wrap_socket(raw, server_hostname="localhost") as sock:
                 with accepting.result() as conn, Call(sock.recv, 1) as receiving:
-                    conn.request_client_certificate(timeout=10)
+                    conn.request_client_certificate(timeout=60)
                     assert shown_by(conn) == "CN=alice.test"
                     conn.sendall(b"x")
                     assert receiving.result() == b"x"
@@ -424,13 +424,13 @@ def test_our_server_asks_s_client(ids: Identities) -> None:
     options = ["-CAfile", str(ids.ca), "-enable_pha"]
     options += ["-cert", str(own.chain), "-key", str(own.key)]
     with hs.listen(("127.0.0.1", 0), tls=asking(ids)) as listener:
-        with Call(listener.accept, timeout=10) as accepting:
+        with Call(listener.accept, timeout=60) as accepting:
             with require(openssl_s_client(listener.address, "localhost", options)) as program:
                 with accepting.result() as conn:
                     program.say(b"hello\n")
-                    conn.request_client_certificate(timeout=10)
+                    conn.request_client_certificate(timeout=60)
                     assert shown_by(conn) == "CN=alice.test"
-                    assert conn.recv_exactly(6, timeout=10) == b"hello\n"
+                    assert conn.recv_exactly(6, timeout=60) == b"hello\n"
                     conn.sendall(b"bye")
                     assert program.read(3) == b"bye"
 
@@ -442,7 +442,7 @@ def test_s_server_asks_our_client(ids: Identities) -> None:
     argv += ["-CAfile", str(ids.ca), "-verify", "2", "-verify_return_error"]
     with Program(argv) as program:
         program.read_until(b"ACCEPT\n")
-        with hs.connect(("127.0.0.1", port), tls=willing(ids), timeout=10) as conn, hs.timeout(20):
+        with hs.connect(("127.0.0.1", port), tls=willing(ids), timeout=60) as conn, hs.timeout(20):
             conn.confirm()
             program.say(b"c\n")
             with Call(conn.recv_exactly, 4, timeout=20) as receiving:
@@ -472,7 +472,7 @@ def test_with_tls_1_2_a_required_certificate_is_required_in_the_handshake(
     ):
         config = ids.client(certificates=shown, max_version=version)
         with hs.listen(("127.0.0.1", 0)) as listener, hs.connect(listener.address) as near:
-            with listener.accept(timeout=10) as far, hs.timeout(20):
+            with listener.accept(timeout=60) as far, hs.timeout(20):
                 with Call(theirs.wrap_socket, far, server_side=True) as wrapping:
                     if not refused:
                         near.upgrade_to_tls(config, server_name="localhost")
@@ -491,7 +491,7 @@ def test_the_face_of_ssl_asks_and_answers(ids: Identities) -> None:
     )
     assert ours.tls_config().post_handshake_auth
     with hs.listen(("127.0.0.1", 0)) as listener, hs.connect(listener.address) as near:
-        with listener.accept(timeout=10) as far, hs.timeout(20):
+        with listener.accept(timeout=60) as far, hs.timeout(20):
             with Call(theirs.wrap_socket, far, server_side=True) as wrapping:
                 client = ours.wrap_socket(near, server_hostname="localhost")
                 server = wrapping.result()

@@ -109,14 +109,14 @@ def test_a_file_is_sent_over_tls(ids: Identities, run: Any, only: Any, tmp_path:
     async def main(driver: Driver) -> None:
         async with await driver.connect(server.address, tls=ids.client(**only), timeout=30) as conn:
             with (tmp_path / "file").open("rb") as file:
-                assert await conn.sendfile(file, 100, 1_000_000, timeout=10) == 1_000_000
+                assert await conn.sendfile(file, 100, 1_000_000, timeout=60) == 1_000_000
             await conn.close_write(timeout=30)
 
     got = io.BytesIO()
 
     def take(conn: hs.Connection) -> None:
         with conn:
-            while data := conn.recv(65536, timeout=10):
+            while data := conn.recv(65536, timeout=60):
                 got.write(data)
 
     with serve(take, ids.server(**only)) as server:
@@ -248,8 +248,8 @@ def test_a_client_that_only_writes_and_closes_loses_nothing(
 
     async def main() -> None:
         for _ in range(TIMES):
-            async with await driver.connect(address, tls=ids.client(), timeout=10) as conn:
-                await conn.sendall(b"." * SENT, timeout=10)
+            async with await driver.connect(address, tls=ids.client(), timeout=60) as conn:
+                await conn.sendall(b"." * SENT, timeout=60)
 
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -265,11 +265,11 @@ def test_a_client_that_only_writes_and_closes_loses_nothing(
 def test_close_in_the_middle_of_a_send_says_no_goodbye(ids: Identities) -> None:
     """What the peer has is not all, so it must not look as if it were."""
     with tls_pair(ids.client(), ids.server()) as (ours, theirs):
-        with Call(ours.sendall, b"." * 50_000_000, timeout=10) as sending:
+        with Call(ours.sendall, b"." * 50_000_000, timeout=60) as sending:
             sending.wait_until_blocked()
             ours.close()
             with pytest.raises(hs.Closed):
-                sending.result(5)
+                sending.result(30)
         with pytest.raises((hs.Truncated, hs.Reset)):
             while theirs.recv(1 << 20, timeout=30):
                 pass
@@ -293,9 +293,9 @@ def test_a_send_that_timed_out_poisons_and_close_says_no_goodbye(ids: Identities
 
 def test_one_reader_one_writer_and_a_close_from_a_third_thread(ids: Identities, only: Any) -> None:
     with tls_pair(ids.client(**only), ids.server(**only)) as (ours, theirs):
-        with Call(ours.recv, 1, timeout=10) as reading:
+        with Call(ours.recv, 1, timeout=60) as reading:
             reading.wait_until_blocked()
-            with Call(ours.sendall, b"." * 50_000_000, timeout=10) as writing:
+            with Call(ours.sendall, b"." * 50_000_000, timeout=60) as writing:
                 writing.wait_until_blocked()
                 with pytest.raises(hs.Busy):
                     ours.recv(1)
@@ -304,7 +304,7 @@ def test_one_reader_one_writer_and_a_close_from_a_third_thread(ids: Identities, 
                 ours.close()
                 for call in (reading, writing):
                     with pytest.raises(hs.Closed):
-                        call.result(5)
+                        call.result(30)
         theirs.abort()
 
 
@@ -355,7 +355,7 @@ def test_settimeout_zero_never_waits_over_tls(ids: Identities) -> None:
         with pytest.raises(BlockingIOError):
             ours.recv(1)
         theirs.sendall(b"x" * 5)
-        assert poll_until(lambda: _try_recv(ours) == b"xx", 5)
+        assert poll_until(lambda: _try_recv(ours) == b"xx", 30)
         assert ours.recv(10) == b"xxx", "decrypted, so no descriptor tells of it"
 
 
@@ -389,7 +389,7 @@ def test_configs_are_shared_by_threads(ids: Identities) -> None:
         for _ in range(10):
             with visit(server, client) as conn:
                 conn.sendall(b"x")
-                assert conn.recv_exactly(1, timeout=10) == b"x"
+                assert conn.recv_exactly(1, timeout=60) == b"x"
                 with lock:
                     count[0] += 1
 

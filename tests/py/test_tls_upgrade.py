@@ -90,7 +90,7 @@ def speak_with_a_header(address: Any, ca: Path) -> bytes:
     tls = ssl.create_default_context(cafile=str(ca)).wrap_bio(
         inward, outward, server_hostname="localhost"
     )
-    with socket.create_connection(address, 10) as plain:
+    with socket.create_connection(address, 60) as plain:
         with pytest.raises(ssl.SSLWantReadError):
             tls.do_handshake()
         plain.sendall(b"PROXY TCP4 192.0.2.1 192.0.2.2 1234 443\r\n" + outward.read())
@@ -121,7 +121,7 @@ def test_what_a_server_has_read_ahead_begins_its_handshake(
                             await conn.upgrade_to_tls(ids.server(), timeout=30, **settings)
                         assert caught.value.failure == "plaintext"
                 expected = b"protected" if settings.get("read_ahead", True) else b""
-                assert speaking.result(timeout=10) == expected
+                assert speaking.result(timeout=60) == expected
 
     run(main)
 
@@ -139,7 +139,7 @@ def test_an_upgrade_while_somebody_reads_is_busy_and_harms_nothing(
     async def main(driver: Driver) -> None:
         left, right = socket.socketpair()
         async with driver.adopt(left) as conn, driver.adopt(right) as peer:
-            async with driver.start(conn.recv, 1, timeout=10) as reading:
+            async with driver.start(conn.recv, 1, timeout=60) as reading:
                 await reading.wait_until_blocked()
                 with pytest.raises(hs.Busy):
                     await conn.upgrade_to_tls(ids.client(), server_name="localhost", timeout=30)

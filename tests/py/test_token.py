@@ -73,7 +73,7 @@ def test_too_many_parents_are_refused() -> None:
 def test_a_deadline_needs_nobody_to_act() -> None:
     token = hs.CancelToken(0.02, name="short")
     child = token.child()
-    assert child.wait(5) is True
+    assert child.wait(30) is True
     with pytest.raises(hs.DeadlineExceeded) as caught:
         child.check()
     assert caught.value.reason == "short"
@@ -96,7 +96,7 @@ def test_moving_a_deadline_wakes_who_waits_under_it() -> None:
     with Call(child.wait, 30) as waiting:
         waiting.wait_until_blocked()
         parent.set_timeout(0)
-        assert waiting.result(5) is True
+        assert waiting.result(30) is True
 
 
 def test_an_ended_token_cannot_be_revived() -> None:
@@ -117,7 +117,7 @@ def test_cancel_wakes_a_waiting_thread() -> None:
     with Call(token.wait, 30) as waiting:
         waiting.wait_until_blocked()
         token.cancel()
-        assert waiting.result(5) is True
+        assert waiting.result(30) is True
 
 
 def test_callbacks_run_once_in_the_cancelling_thread() -> None:
@@ -155,7 +155,7 @@ def test_removing_waits_for_a_running_callback() -> None:
 
     def slow() -> None:
         started.set()
-        go.wait(10)
+        go.wait(60)
         order.append("callback")
 
     callback = token.on_cancel(slow)
@@ -165,13 +165,13 @@ def test_removing_waits_for_a_running_callback() -> None:
         order.append("removed")
 
     with Call(token.cancel) as cancelling:
-        assert started.wait(5)
+        assert started.wait(30)
         with Call(remove) as removing:
             removing.wait_until_blocked()
             assert order == []
             go.set()
-            removing.result(5)
-        cancelling.result(5)
+            removing.result(30)
+        cancelling.result(30)
     assert order == ["callback", "removed"]
 
 
@@ -191,7 +191,7 @@ def test_a_callback_runs_when_a_deadline_passes() -> None:
     token = hs.CancelToken(0.05)
     done = threading.Event()
     token.on_cancel(done.set)
-    assert done.wait(5)
+    assert done.wait(30)
     assert isinstance(token.reason, str)
 
 
@@ -382,7 +382,7 @@ def test_a_callback_runs_for_a_deadline_that_was_set_later_and_above() -> None:
     done = threading.Event()
     child.on_cancel(done.set)
     parent.set_timeout(0.02)
-    assert done.wait(5)
+    assert done.wait(30)
 
 
 def test_linking_without_end_is_refused() -> None:

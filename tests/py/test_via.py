@@ -89,7 +89,7 @@ def test_tls_is_with_the_target(ids: Identities) -> None:
     def handler(conn: hs.Connection) -> None:
         conn.sendall(conn.recv(100).upper())
 
-    with hs.serve(handler, ("127.0.0.1", 0), tls=ids.server(), drain_timeout=5) as server:
+    with hs.serve(handler, ("127.0.0.1", 0), tls=ids.server(), drain_timeout=30) as server:
         with Proxy() as proxy, hs.timeout(30):
             target = ("localhost", server.address[1])
             with hs.connect(target, tls=ids.client(), via=f"http://{proxy.address}") as conn:
@@ -124,7 +124,7 @@ def _upper(conn: hs.Connection) -> None:
 def test_tls_is_with_the_target_within_that_of_the_proxy(ids: Identities, version: Any) -> None:
     tls = ids.client(certificates=ids.client_identity, min_version=version, max_version=version)
     with (
-        hs.serve(_upper, ("127.0.0.1", 0), tls=ids.server(), drain_timeout=5) as server,
+        hs.serve(_upper, ("127.0.0.1", 0), tls=ids.server(), drain_timeout=30) as server,
         Proxy(b"al ice", tls=_proxy_context(ids)) as proxy,
         hs.timeout(30),
     ):
@@ -152,7 +152,7 @@ def test_the_proxy_has_to_be_the_one_that_was_asked_for(ids: Identities) -> None
 
 def test_a_target_that_is_somebody_else_is_refused_behind_the_proxy(ids: Identities) -> None:
     with (
-        hs.serve(_upper, ("127.0.0.1", 0), tls=ids.server(), drain_timeout=5) as server,
+        hs.serve(_upper, ("127.0.0.1", 0), tls=ids.server(), drain_timeout=30) as server,
         Proxy(tls=_proxy_context(ids)) as proxy,
         hs.timeout(30),
         pytest.raises(hs.CertificateError, match=r"other\.test"),

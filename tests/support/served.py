@@ -21,14 +21,14 @@ def echo(conn: hs.Connection) -> None:
 def ask(address: Any, message: bytes = b"hello") -> bytes:
     """What the server answers to a client that ends its side."""
     with connect_to(address) as client:
-        client.settimeout(10)
+        client.settimeout(60)
         client.sendall(message)
         client.shutdown(socket.SHUT_WR)
         return rest_of(client)
 
 
 def rest_of(client: socket.socket) -> bytes:
-    client.settimeout(10)
+    client.settimeout(60)
     parts = []
     while data := client.recv(65536):
         parts.append(data)
@@ -37,7 +37,7 @@ def rest_of(client: socket.socket) -> bytes:
 
 def settled(server: hs.Server) -> hs.ServerStats:
     """The statistics once nothing is active; the sum must be right."""
-    assert poll_until(lambda: server.stats().active == 0, 10)
+    assert poll_until(lambda: server.stats().active == 0, 60)
     stats = server.stats()
     assert stats.accepted == stats.handled + stats.failed + stats.cut
     return stats
@@ -56,4 +56,4 @@ class Gate:
 
     def wait_until_running(self, n: int = 1) -> None:
         for _ in range(n):
-            assert self.running.acquire(timeout=10)
+            assert self.running.acquire(timeout=60)

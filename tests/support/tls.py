@@ -94,11 +94,11 @@ def tls_pair(
 ) -> Iterator[tuple[hs.Connection, hs.Connection]]:
     """(the client's, the server's) connection, secured."""
     with hs.listen(("127.0.0.1", 0), tls=server) as listener:
-        with Call(listener.accept, timeout=10) as accepting:
-            ours = hs.connect(listener.address, tls=client, timeout=10, **connecting)
+        with Call(listener.accept, timeout=60) as accepting:
+            ours = hs.connect(listener.address, tls=client, timeout=60, **connecting)
             with ours:
                 theirs = accepting.result()
                 with theirs:
                     if confirm:
-                        ours.confirm(timeout=10)
+                        ours.confirm(timeout=60)
                     yield ours, theirs

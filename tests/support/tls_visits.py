@@ -20,17 +20,17 @@ VERSIONS = ("TLSv1.2", "TLSv1.3")
 
 def echo(conn: hs.Connection) -> None:
     with conn:
-        while data := conn.recv(65536, timeout=10):
-            conn.sendall(data, timeout=10)
-        conn.close_write(timeout=10)
+        while data := conn.recv(65536, timeout=60):
+            conn.sendall(data, timeout=60)
+        conn.close_write(timeout=60)
 
 
 def greet(conn: hs.Connection) -> None:
     """Says its server name, and waits for the end."""
     with conn:
         assert conn.tls is not None
-        conn.sendall(f"{conn.tls.server_name}\n".encode(), timeout=10)
-        conn.recv(1, timeout=10)
+        conn.sendall(f"{conn.tls.server_name}\n".encode(), timeout=60)
+        conn.recv(1, timeout=60)
 
 
 def info(conn: Any) -> hs.TLSInfo:
@@ -47,7 +47,7 @@ def serve(
 
 @contextlib.contextmanager
 def visit(server: hs.Server, config: hs.TLSConfig, **settings: Any) -> Iterator[hs.Connection]:
-    with hs.connect(server.address, tls=config, timeout=10, **settings) as conn:
+    with hs.connect(server.address, tls=config, timeout=60, **settings) as conn:
         yield conn
 
 

@@ -113,9 +113,29 @@ hs_loop_runs(PyObject *key, const void *loop)
         return -1;
     return (const void *)((struct hs_running_loop_holder *)(void *)holder)->loop == loop;
 }
+
+/* Whether any loop of asyncio runs in this thread; -1: asyncio must be asked. */
+static inline int
+hs_any_loop_runs(PyObject *key)
+{
+    PyObject *dict = PyThreadState_GetDict();
+    PyObject *holder = dict == NULL ? NULL : PyDict_GetItemWithError(dict, key);
+
+    if (holder == NULL)
+        return PyErr_Occurred() ? -1 : 0;
+    if (hs_loop_runs(key, NULL) < 0)
+        return -1;
+    return !hs_loop_runs(key, NULL) && !hs_loop_runs(key, Py_None);
+}
 #else
 static inline int
 hs_loop_runs(PyObject *Py_UNUSED(key), const void *Py_UNUSED(loop))
+{
+    return -1;
+}
+
+static inline int
+hs_any_loop_runs(PyObject *Py_UNUSED(key))
 {
     return -1;
 }

@@ -95,7 +95,12 @@
     X(failure)                                                                                     \
     X(alert)                                                                                       \
     X(verify_code)                                                                                 \
-    X(verify_message)
+    X(verify_message)                                                                              \
+    X(enter)                                                                                       \
+    X(leave)                                                                                       \
+    X(forget)                                                                                      \
+    X(_get_running_loop)                                                                           \
+    X(__asyncio_running_event_loop__)
 
 /* Every type of the module, by the stem of its names: STEM_spec, which its file defines, and the
  * field STEM_type of the state. The state, its traversal, the creation and the module's dict all
@@ -103,6 +108,10 @@
 #define HS_TYPES(X)                                                                                \
     X(token)                                                                                       \
     X(callback)                                                                                    \
+    X(scope)                                                                                       \
+    X(task_scope)                                                                                  \
+    X(ready)                                                                                       \
+    X(context_value)                                                                               \
     X(conn)                                                                                        \
     X(listener)                                                                                    \
     X(frames)                                                                                      \
@@ -128,7 +137,7 @@
     X(connect)                                                                                     \
     X(tls)                                                                                         \
     X(watch)                                                                                       \
-    X(guard) X(faults) X(report) X(notifier) X(tracking) X(call_site) X(run) X(breaker)
+    X(guard) X(faults) X(report) X(notifier) X(tracking) X(call_site) X(run) X(breaker) X(scope)
 
 /* Every other object of the state. X(field) */
 #define HS_OBJECTS(X)                                                                              \
@@ -137,9 +146,14 @@
     X(module_kinds)    /* a dict: how call_site.c takes the frames of a module, by its name */     \
     X(file_kinds)      /* a dict: what came of that, by the name of a code's file */               \
     X(scope)           /* the ContextVar of the ambient token */                                   \
-    X(owner)           /* the ContextVar that says to whom belongs what is opened */               \
-    X(thrown_away)     /* a list */                                                                \
-    X(fd_check)        /* what the watch on descriptors calls, or NULL; write once */
+    X(in_event_loop)   /* for type_scope.c, as all of these; write once */                         \
+    X(load_host_scope)                                                                             \
+    X(host_scope) /* or NULL: not loaded yet */                                                    \
+    X(decorated)                                                                                   \
+    X(trio_lowlevel) /* a str: the name of the module */                                           \
+    X(owner)         /* the ContextVar that says to whom belongs what is opened */                 \
+    X(thrown_away)   /* a list */                                                                  \
+    X(fd_check)      /* what the watch on descriptors calls, or NULL; write once */
 
 #define HS_SITE_LISTS 256
 struct call_site_entry;

@@ -42,6 +42,11 @@ PyObject *token_cause(PyObject *obj, const struct hs_reason *reason);
 int token_make_once(PyObject *self, PyObject **field, PyObject *value);
 /* CancelToken.on_cancel */
 PyObject *token_on_cancel(PyObject *self, PyObject *callable);
+/* parents: a tuple of CancelTokens; timeout and name as Python gives them, or NULL.
+ * returns: new reference */
+PyObject *token_make(mod_state *st, PyObject *parents, PyObject *timeout, PyObject *name);
+/* type_scope.c: as tp_new of a Scope. */
+PyObject *scope_vectorcall(PyObject *type, PyObject *const *args, size_t nargsf, PyObject *kwnames);
 /* As tp_new, for calls that bring no tuple and no dict. */
 PyObject *token_vectorcall(PyObject *type, PyObject *const *args, size_t nargsf, PyObject *kwnames);
 extern const char token_on_cancel_doc[];

@@ -339,6 +339,20 @@ operation_unpark_method(PyObject *obj, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(wake_doc, "wake($self, /)\n--\n\n"
+                       "Have it stepped in the loop's next turn, if it is parked: something is\n"
+                       "known to have happened of which it may not have heard yet.");
+
+static PyObject *
+operation_wake_method(PyObject *obj, PyObject *Py_UNUSED(ignored))
+{
+    OperationObject *op = (OperationObject *)obj;
+
+    if (op->state == OP_PARKED && operation_wake(op, true) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
 PyDoc_STRVAR(value_doc, "value($self, /)\n--\n\nTake what it ended with, once.");
 
 static PyObject *
@@ -474,6 +488,7 @@ static PyMethodDef operation_methods[] = {
     {"done", operation_done, METH_NOARGS, done_doc},
     {"step", operation_step, METH_NOARGS, step_doc},
     {"unpark", operation_unpark_method, METH_NOARGS, unpark_doc},
+    {"wake", operation_wake_method, METH_NOARGS, wake_doc},
     {"value", operation_value, METH_NOARGS, value_doc},
     {NULL, NULL, 0, NULL},
 };

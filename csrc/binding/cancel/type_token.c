@@ -14,7 +14,7 @@ static _Atomic uint64_t last_cookie;
 
 /* ---- Making tokens ------------------------------------------------------------------------- */
 
-static PyObject *
+PyObject *
 token_make(mod_state *st, PyObject *parents, PyObject *timeout, PyObject *name)
 {
     struct hs_token *cores[HS_TOKEN_MAX_PARENTS], *core;

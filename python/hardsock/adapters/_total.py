@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from contextvars import ContextVar, Token
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar
 
-from hardsock._core import CancelToken
+from hardsock._core import CancelToken, Scope
 from hardsock._core import scope as _ambient
 from hardsock._errors import Cancelled, DeadlineExceeded
 from hardsock._fork_locks import renew_in_child
-from hardsock._scope import Ambient, current, scope
+from hardsock._scope import current
 
 __all__ = ["Queue", "QueueTimeout", "Total", "scope_has_ended"]
 
@@ -70,38 +70,16 @@ class Total:
         """Whether its scope is the ambient one already: `enter` would do nothing."""
         return _ambient.get() is self.token
 
-    def enter(self) -> Entered:
-        """A context manager: the scope around some part of the exchange."""
-        return Entered(self)
+    def enter(self) -> AbstractContextManager[object]:
+        """A context manager, to be entered at once: the scope around some part of the exchange."""
+        here = _ambient.get()
+        if here is self.token:
+            return _NOTHING
+        self.reading = here
+        return Scope(self.token, beside=(_inside, self))
 
 
-class Entered:
-    """A part of an exchange; see `Total`."""
-
-    __slots__ = ("_ambient", "_inside", "_total")
-
-    def __init__(self, total: Total) -> None:
-        self._total = total
-        self._ambient: Ambient | None = None
-        self._inside: Token[Total | None] | None = None
-
-    def __enter__(self) -> None:
-        here = current()
-        if here is self._total.token:
-            return
-        self._total.reading = here
-        self._inside = _inside.set(self._total)
-        self._ambient = scope(self._total.token)
-        self._ambient.__enter__()
-
-    def __exit__(self, *exc_info: Any) -> None:
-        if self._ambient is None or self._inside is None:
-            return
-        try:
-            self._ambient.__exit__(*exc_info)
-        finally:
-            _inside.reset(self._inside)
-            self._ambient = self._inside = None
+_NOTHING = nullcontext()
 
 
 class QueueTimeout(Exception):

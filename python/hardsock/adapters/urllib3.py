@@ -51,7 +51,7 @@ from urllib3.util.retry import Retry
 from urllib3.util.ssl_ import resolve_cert_reqs
 from urllib3.util.timeout import Timeout
 
-from hardsock._core import Breaker
+from hardsock._core import Breaker, ContextValue
 from hardsock._dial_limits import DialLimits, dial_queue
 from hardsock._errors import DeadlineExceeded, ResolveError
 from hardsock._scope import current, sleep, timeout
@@ -361,16 +361,14 @@ class _Pooled:
         if not isinstance(retries, Retry):
             retries = Retry.from_int(retries, redirect=redirect, default=self.retries)
         before = handled()
-        mark = _before.set(before)
         try:
-            return super().urlopen(  # type: ignore[misc]
-                method, url, body, headers, patient(retries), redirect, *args, **kwargs
-            )
+            with ContextValue(_before, before):
+                return super().urlopen(  # type: ignore[misc]
+                    method, url, body, headers, patient(retries), redirect, *args, **kwargs
+                )
         except EmptyPoolError as exc:
             raise_if_cancelled(exc, before)
             raise
-        finally:
-            _before.reset(mark)
 
 
 class HTTPConnectionPool(_Pooled, urllib3.HTTPConnectionPool):  # type: ignore[misc]

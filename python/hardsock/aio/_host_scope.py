@@ -5,8 +5,9 @@ can end: by cancelling the task (asyncio), or a cancel scope around the block (t
 a task parks one operation that waits for the scope's token; once it is due, the block is cancelled,
 and the cancellation becomes the token's error where the block ends.
 
-Calls of hardsock go first: they are resumed in the same run of the Hub, with the better error, and
-the block is cancelled one turn of the loop later, if the task is still in it. A task that such an
+Calls of hardsock go first, with the better error: the block is cancelled one turn of the loop later,
+if the task is still in it. A call may hear of the end later than its scope, as the thread that
+cancels tells one after the other; so a call in which the task waits then is made to look. A task that such an
 error has told already is on its way out, and may be in the middle of tidying up with waits of its
 own (a library that closes a connection): it has a second before it is cancelled as well.
 """
@@ -25,7 +26,7 @@ from hardsock.aio._host import current_hub, current_task, scope_told
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["HostScope", "host_scope", "shielded_from", "without_scopes"]
+__all__ = ["HostScope", "host_scope", "without_scopes"]
 
 GRACE = 1.0
 """Seconds for a block to end by itself, when a call of hardsock in it has raised the scope's error."""
@@ -39,10 +40,16 @@ class _Block(Protocol):
     def soon(self, function: Any) -> None:
         """Call *function* in a later turn of the loop; from its thread."""
 
+    def wake_call(self) -> bool:
+        """Whether the task waits in a call of hardsock, which then looks whether it has ended."""
+
     def cancel(self) -> None: ...
 
     def leave(self, *exc_info: Any) -> bool:
         """Whether *exc_info* is the cancellation by `cancel`, and nobody else wants to cancel."""
+
+    def forget(self) -> None:
+        """In the place of what `leave` has not done, as an interrupt came."""
 
 
 class _AsyncioBlock:
@@ -59,9 +66,17 @@ class _AsyncioBlock:
     def soon(self, function: Any) -> None:
         self._loop.call_soon(function)
 
+    def wake_call(self) -> bool:
+        waits_for = getattr(self._task, "_fut_waiter", None)
+        if not isinstance(waits_for, Operation):
+            return False
+        waits_for.wake()
+        return True
+
     def cancel(self) -> None:
-        self._cancelled = True
-        self._task.cancel("hardsock's scope around it has ended")
+        if not self._cancelled:
+            self._cancelled = True
+            self._task.cancel("hardsock's scope around it has ended")
 
     def leave(
         self,
@@ -75,6 +90,9 @@ class _AsyncioBlock:
         if uncancel is not None and uncancel() > self._cancelling:
             return False
         return isinstance(exc, asyncio.CancelledError)
+
+    def forget(self) -> None:
+        pass
 
 
 def _block_for(task: Any) -> _Block:
@@ -92,29 +110,34 @@ class HostScope:
         "_block",
         "_due",
         "_error",
-        "_held",
+        "_held_by",
         "_hub",
         "_left",
         "_operation",
         "_previous",
+        "_shielded",
         "_task",
         "_token",
         "_told",
+        "_woke_call",
     )
 
-    def __init__(self, token: CancelToken, task: Any) -> None:
+    def __init__(self, token: CancelToken, task: Any, shielded: list[HostScope]) -> None:
         self._token = token
+        self._shielded = shielded
         self._task = task
         self._hub = current_hub()
         self._block = _block_for(task)
-        self._due = self._left = self._told = False
-        self._held = 0
+        self._due = self._left = self._told = self._woke_call = False
+        self._held_by: set[HostScope] = set()  # The shields in the block.
         self._error: BaseException | None = None
         self._operation: Operation | None = None
         self._previous: HostScope | None = None
 
     def enter(self) -> None:
-        """Begin; the token must be ambient already."""
+        """Begin; the token must be ambient already. `forget` where this raises."""
+        for scope in self._shielded:
+            scope._held_by.add(self)
         operation = self._operation = self._token._op_wait(self._hub, None)
         self._block.enter()
         self._previous = _innermost.get()
@@ -137,11 +160,14 @@ class HostScope:
     def _end(self) -> None:
         if self._left:
             return
-        if self._held:
+        if self._held_by:
             self._due = True
         elif self._told:
             self._operation = CancelToken()._op_wait(self._hub, GRACE)
             self._cancel_later(self._operation)
+        elif not self._woke_call and self._block.wake_call():
+            self._woke_call = True
+            self._block.soon(self._end)
         else:
             self._block.cancel()
 
@@ -168,11 +194,7 @@ class HostScope:
         Raises:
             DeadlineExceeded, Cancelled: The block was cancelled because the token had ended.
         """
-        self._left = True
-        if self._operation is not None:
-            self._operation.close()
-        if _innermost.get() is self:
-            _innermost.set(self._previous)
+        self._end_of_block()
         error, self._error = self._error, None
         try:
             if self._block.leave(*exc_info) and error is not None:
@@ -180,20 +202,30 @@ class HostScope:
         finally:
             del error, exc_info  # Its traceback holds this frame.
 
-    def hold(self) -> None:
-        """A shield in the block begins."""
-        self._held += 1
+    def forget(self) -> None:
+        """Be over, however far `enter` or `leave` has come."""
+        self._end_of_block()
+        self._block.forget()
 
-    def release(self) -> None:
-        """It ends: what became due meanwhile happens at the next wait.
+    def _end_of_block(self) -> None:
+        self._left = True
+        if self._operation is not None:
+            self._operation.close()
+        if _innermost.get() is self:
+            _innermost.set(self._previous)
+        for scope in self._shielded:
+            scope.release(self)
+
+    def release(self, shield: HostScope) -> None:
+        """*shield* in the block has ended: what became due meanwhile happens at the next wait.
 
         Not now: a task that cancels itself and does not wait any more in the block would carry the
         cancellation out of it.
         """
-        self._held -= 1
-        if self._due and not self._held:
-            self._due = False
+        self._held_by.discard(shield)
+        if self._due and not self._held_by:
             self._block.soon(self._end)
+            self._due = False
 
     def and_outer_ones(self, task: Any) -> list[HostScope]:
         """This one and those around it, of *task* alone: a task inherits its creator's."""
@@ -219,32 +251,30 @@ def _tell() -> None:
 scope_told.append(_tell)
 
 
-def host_scope(token: CancelToken) -> HostScope | None:
-    """Begin a block of the running task under *token*; None where no task runs."""
+def host_scope(token: CancelToken, shields: bool, insists: bool) -> HostScope | None:
+    """A block of the running task under *token*, to be entered; None where no task runs.
+
+    Args:
+        shields: What the task's blocks around it are due to do waits for the end of this one.
+        insists: The block is nothing without a task.
+
+    Raises:
+        RuntimeError: No task runs, and it *insists*.
+    """
     try:
+        if insists:
+            current_hub()
         task = current_task()
     except RuntimeError:  # A callback of the loop, or the loop of another kind in a guest.
+        if insists:
+            raise
         return None
     if task is None:
+        if insists:
+            raise RuntimeError("aio.timeout needs a task")
         return None
-    scope = HostScope(token, task)
-    scope.enter()
-    return scope
-
-
-def shielded_from() -> list[HostScope]:
-    """Hold the cancellations of all blocks that the running task is in; release each later."""
-    innermost = _innermost.get()
-    if innermost is None:
-        return []
-    try:
-        task = current_task()
-    except RuntimeError:
-        return []
-    scopes = innermost.and_outer_ones(task)
-    for scope in scopes:
-        scope.hold()
-    return scopes
+    innermost = _innermost.get() if shields else None
+    return HostScope(token, task, [] if innermost is None else innermost.and_outer_ones(task))
 
 
 def without_scopes() -> None:

@@ -75,7 +75,8 @@ class Pool:
                 self._know_task(core, task)
             with self._hooks.prepare(self._pool, core, deadline, token) as lease:
                 if lease.hook is not None:
-                    lease.result = await _result(lease.hook(conn))
+                    with lease.limits():
+                        lease.result = await _result(lease.hook(conn))
             if lease.lendable:
                 return conn
 
@@ -101,7 +102,7 @@ class Pool:
         self._pool._tasks.pop(core._lease_id, None)
         due = self._hooks.resetting(self._pool, core, failed, discard)
         if due is not None:
-            with due:
+            with due, due.limits():
                 await _result(due.hook(conn))
             if not due.returnable:
                 return

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-
 from hardsock import _scope
-from hardsock._core import CancelToken
-from hardsock.aio._host import current_hub, current_task
+from hardsock._core import CancelToken, TaskScope
+from hardsock.aio._host import current_hub
 
 __all__ = ["sleep", "timeout"]
 
 
-class timeout:
+class timeout(TaskScope):
     """Give everything that the block awaits one deadline: calls of hardsock and all others.
 
     ``async with aio.timeout(5) as token:``, in a task of asyncio (uvloop) or trio. Futures, locks,
@@ -38,26 +36,7 @@ class timeout:
     that swallows the host's cancellation, as it never should, goes on: it is cancelled once.
     """
 
-    def __init__(self, seconds: float | None, *, name: str | None = None) -> None:
-        self._scope = _scope.timeout(seconds, name=name)
-        self._entered = False
-
-    async def __aenter__(self) -> CancelToken:
-        if self._entered:
-            raise RuntimeError("this timeout was entered before: make another one")
-        current_hub()
-        if current_task() is None:
-            raise RuntimeError("aio.timeout needs a task")
-        self._entered = True
-        return self._scope.__enter__()
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._scope.__exit__(exc_type, exc, traceback)
+    __slots__ = ()
 
 
 async def sleep(seconds: float, *, token: CancelToken | None = None) -> None:

@@ -429,11 +429,8 @@ class Transport(asyncio.Transport):
         if _scope.get() is None:
             operation = self._begin_sendall(self._hub, data)
         else:  # The caller's time limit is for the caller, not for the connection.
-            token = _scope.set(None)
-            try:
+            with _core.ContextValue(_scope, None):
                 operation = self._begin_sendall(self._hub, data)
-            finally:
-                _scope.reset(token)
         return self._step_sending(operation, len(data))
 
     def _step_sending(self, operation: Operation, size: int) -> bool:

@@ -137,16 +137,29 @@ class TrioBlock:
     def __init__(self) -> None:
         self._scope = trio.CancelScope()
         self._trio = trio.lowlevel.current_trio_token()
+        self._entered = False
 
+    @trio.lowlevel.enable_ki_protection  # As trio's own methods have it.
     def enter(self) -> None:
         self._scope.__enter__()
+        self._entered = True
 
     def soon(self, function: Callable[[], object]) -> None:
         # Tasks that are resumed now run in the next batch, in any order: this comes after it.
         self._trio.run_sync_soon(self._trio.run_sync_soon, function)
 
+    def wake_call(self) -> bool:
+        return False  # trio does not tell what a task waits for.
+
     def cancel(self) -> None:
         self._scope.cancel()
 
+    @trio.lowlevel.enable_ki_protection
     def leave(self, *exc_info: Any) -> bool:
+        self._entered = False
         return bool(self._scope.__exit__(*exc_info)) and self._scope.cancelled_caught
+
+    def forget(self) -> None:
+        if self._entered:
+            self._entered = False
+            self._scope.__exit__(None, None, None)

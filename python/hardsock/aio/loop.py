@@ -25,7 +25,7 @@ import socket
 import ssl as _ssl
 import sys
 from asyncio import sslproto
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import hardsock as hs
@@ -495,27 +495,19 @@ class EventLoop(asyncio.SelectorEventLoop):
         sock.close()
 
 
-@contextlib.contextmanager
-def _living_scope() -> Iterator[None]:
+def _living_scope() -> contextlib.AbstractContextManager[object]:
     """Obey the ambient scope, unless that has ended before.
 
     A library tidies up in tasks of its own, which inherit the scope whose end is the reason: asyncpg
     connects anew to cancel a query. A task that stands in the scope itself is cancelled anyway.
     """
     token = _core.scope.get()
-    if token is None:
-        yield
-        return
-    try:
-        token.check()
-    except hs.HardsockError:
-        previous = _core.scope.set(None)
+    if token is not None:
         try:
-            yield
-        finally:
-            _core.scope.reset(previous)
-    else:
-        yield
+            token.check()
+        except hs.HardsockError:
+            return _core.ContextValue(_core.scope, None)
+    return contextlib.nullcontext()
 
 
 def _own_tls(tls: Any, server_side: bool = False) -> Any:

@@ -19,7 +19,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.command == "demo":
             from hardsock.demo import run
 
-            return run(arguments.scenes, plain=arguments.plain, list_only=arguments.list)
+            return run(
+                arguments.scenes,
+                plain=arguments.plain,
+                list_only=arguments.list,
+                patience=arguments.patience,
+            )
         if arguments.command == "lab" and arguments.action == "scan":
             from hardsock.lab._scan_command import run as run_scan
 
@@ -69,6 +74,13 @@ def _seconds(text: str) -> float:
     value = float(text)
     if not 0.1 <= value <= 3600:
         raise argparse.ArgumentTypeError(f"must be between 0.1 and 3600 seconds, got {text}")
+    return value
+
+
+def _factor(text: str) -> float:
+    value = float(text)
+    if not 1 <= value <= 1000:
+        raise argparse.ArgumentTypeError(f"must be between 1 and 1000, got {text}")
     return value
 
 
@@ -211,6 +223,13 @@ def _make_parser() -> argparse.ArgumentParser:
     demo.add_argument("scenes", nargs="*", metavar="SCENE", help="play only these scenes")
     demo.add_argument("--list", action="store_true", help="name the scenes and play none")
     demo.add_argument("--plain", action="store_true", help="aligned text, even if rich is there")
+    demo.add_argument(
+        "--patience",
+        type=_factor,
+        default=1.0,
+        metavar="N",
+        help="times may be N times as long as their bounds: for a busy machine (1)",
+    )
 
     _add_lab(commands)
     explain = commands.add_parser(

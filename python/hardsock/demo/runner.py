@@ -19,8 +19,20 @@ _MOST_NAMED = 5
 _NOTHING_LEFT = Bound(of="left behind", at_most=0)
 
 
-def run(names: Sequence[str] = (), *, plain: bool = False, list_only: bool = False) -> int:
+def run(
+    names: Sequence[str] = (),
+    *,
+    plain: bool = False,
+    list_only: bool = False,
+    patience: float = 1.0,
+) -> int:
     """Play the scenes called *names* (all if empty) and print the table.
+
+    Args:
+        names: Of scenes.
+        plain: A table of aligned text.
+        list_only: Name the scenes, play none.
+        patience: How many times as long as its bound a time may be: a busy machine delays all.
 
     Returns:
         The exit status: 0, or 1 if hardsock missed a bound, or 2 for a name that no scene has.
@@ -39,7 +51,7 @@ def run(names: Sequence[str] = (), *, plain: bool = False, list_only: bool = Fal
     watch = Stopwatch()
     rows = []
     with make_table(plain=plain) as table:
-        for row in _play_all(scenes):
+        for row in _play_all(scenes, patience):
             table.add(row)
             rows.append(row)
     print(_summary(rows, watch))
@@ -49,33 +61,35 @@ def run(names: Sequence[str] = (), *, plain: bool = False, list_only: bool = Fal
 class _Leftovers:
     """Runs columns of one kind, and notes what they leave behind, all together."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float) -> None:
         self.found: list[str] = []
+        self._patience = patience
 
     def run(self, name: str, column: Callable[[], Outcome]) -> Outcome:
         """Run one column in a thread of its own, so that it cannot take the demo along."""
         before = snapshot()
         try:
-            return Call(column).result(_COLUMN_LIMIT)
+            return Call(column).result(_COLUMN_LIMIT * self._patience)
         finally:
-            self.found += [f"{name}: {line}" for line in _left_since(before)]
+            left = _left_since(before, _SETTLE * self._patience)
+            self.found += [f"{name}: {line}" for line in left]
 
 
-def _left_since(before: Snapshot) -> list[str]:
-    """What is there now and was not before; what is just ending gets a moment."""
-    poll_until(lambda: not differences(before, snapshot()), _SETTLE)
+def _left_since(before: Snapshot, settle: float) -> list[str]:
+    """What is there now and was not before; what is just ending gets *settle* seconds."""
+    poll_until(lambda: not differences(before, snapshot()), settle)
     return differences(before, snapshot())
 
 
-def _play_all(scenes: Sequence[Scene]) -> Iterator[Row]:
-    leftovers = {"stdlib": _Leftovers(), "hardsock": _Leftovers()}
+def _play_all(scenes: Sequence[Scene], patience: float) -> Iterator[Row]:
+    leftovers = {"stdlib": _Leftovers(patience), "hardsock": _Leftovers(patience)}
     before = snapshot()
     for scene in scenes:
-        yield _play(scene, leftovers)
+        yield _play(scene, leftovers, patience)
     yield _leftovers_row(before, leftovers)
 
 
-def _play(scene: Scene, leftovers: dict[str, _Leftovers]) -> Row:
+def _play(scene: Scene, leftovers: dict[str, _Leftovers], patience: float) -> Row:
     texts = {"stdlib": "", "hardsock": ""}
     missed = []
     verdict = Verdict.PASSED
@@ -92,7 +106,7 @@ def _play(scene: Scene, leftovers: dict[str, _Leftovers]) -> Row:
         else:
             texts[kind] = outcome.text
             if kind == "hardsock":
-                missed = scene.missed(outcome)
+                missed = scene.missed(outcome, patience)
     if missed:
         verdict = Verdict.FAILED
         texts["hardsock"] += "; " + "; ".join(missed)

@@ -36,13 +36,15 @@ class Bound:
             text = f"{self.of} {self.at_least:g} to {self.at_most:g}"
         return f"{text} {self.unit}".rstrip()
 
-    def kept_by(self, outcome: Outcome) -> bool:
-        """Whether *outcome* has the value, within the limits."""
-        value = outcome.measured.get(self.of)
+    def kept_by(self, outcome: Outcome, patience: float = 1.0) -> bool:
+        """Whether *outcome* has the value, within the limits; a time within *patience* times them."""
+        value, at_most = outcome.measured.get(self.of), self.at_most
         if value is None:
             return False
+        if at_most is not None and self.unit == "s":
+            at_most *= patience
         return (self.at_least is None or value >= self.at_least) and (
-            self.at_most is None or value <= self.at_most
+            at_most is None or value <= at_most
         )
 
 
@@ -63,10 +65,10 @@ class Scene:
     hardsock: Callable[[], Outcome]
     bounds: tuple[Bound, ...]
 
-    def missed(self, outcome: Outcome) -> list[str]:
+    def missed(self, outcome: Outcome, patience: float = 1.0) -> list[str]:
         """The bounds that the hardsock column has not kept, in words."""
         return [
             f"MISSED {bound}: it is {outcome.measured.get(bound.of, float('nan')):.4g}"
             for bound in self.bounds
-            if not bound.kept_by(outcome)
+            if not bound.kept_by(outcome, patience)
         ]

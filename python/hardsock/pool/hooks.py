@@ -10,14 +10,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from hardsock._core import Scope
 from hardsock._errors import Cancelled, SocketError
-from hardsock._scope import scope
-from hardsock._scope import timeout as _timeout
 
 if TYPE_CHECKING:
     from hardsock import _core
@@ -77,8 +75,7 @@ class Hooks(Generic[_Hook]):
 class Lease(Generic[_Hook]):
     """A connection that was lent and is not the caller's yet.
 
-    In the block the hook is called under the deadline and token of the call that it is part of, and
-    *result* is set. After it *lendable* tells whether the caller gets the connection; if not, it
+    In the block the hook is called, within `limits`, and *result* is set. After it *lendable* tells whether the caller gets the connection; if not, it
     was closed, and another one is to be borrowed. What must reach the caller is raised.
     """
 
@@ -96,21 +93,15 @@ class Lease(Generic[_Hook]):
         self._may_fail = may_fail
         self._deadline = deadline
         self._token = token
-        self._bounds = ExitStack()
         self.hook = hook
         self.result: object = None
         self.lendable = hook is None
 
+    def limits(self) -> Scope:
+        """What the hook is called in: the call's token and what is left of its time."""
+        return Scope(self._token, time_left(self._deadline))
+
     def __enter__(self) -> Lease[_Hook]:
-        if self.hook is not None:
-            try:
-                self._bounds.enter_context(_timeout(time_left(self._deadline)))
-                if self._token is not None:
-                    self._bounds.enter_context(scope(self._token))
-            except BaseException:
-                self._bounds.close()
-                self._pool._check_failed(self._conn)
-                raise
         return self
 
     def __exit__(
@@ -120,7 +111,6 @@ class Lease(Generic[_Hook]):
         traceback: TracebackType | None,
         /,
     ) -> bool:
-        self._bounds.close()
         if self.hook is None:
             return False
         if exc is not None:
@@ -143,18 +133,20 @@ class Lease(Generic[_Hook]):
 
 
 class Reset(Generic[_Hook]):
-    """A connection that is to be returned. *returnable* tells whether it still is."""
+    """A connection that is to be returned; the hook is called within `limits`. *returnable* tells whether it still is."""
 
     def __init__(self, pool: Pool, conn: Connection, hook: _Hook, limit: float) -> None:
         self._pool = pool
         self._conn = conn
-        self._bounds = ExitStack()
         self._limit = limit
         self.hook = hook
         self.returnable = False
 
+    def limits(self) -> Scope:
+        """What the hook is called in."""
+        return Scope(None, self._limit)
+
     def __enter__(self) -> Reset[_Hook]:
-        self._bounds.enter_context(_timeout(self._limit))
         return self
 
     def __exit__(
@@ -164,7 +156,6 @@ class Reset(Generic[_Hook]):
         traceback: TracebackType | None,
         /,
     ) -> bool:
-        self._bounds.close()
         if exc is None:
             self._conn.mark_clean()
             self.returnable = True

@@ -256,7 +256,8 @@ class Pool(_core.Pool):
             conn = self._acquire(timeout=time_left(deadline), token=token)
             with self._hooks.prepare(self, conn, deadline, token) as lease:
                 if lease.hook is not None:
-                    lease.result = lease.hook(conn)
+                    with lease.limits():
+                        lease.result = lease.hook(conn)
             if lease.lendable:
                 return conn
 
@@ -264,7 +265,7 @@ class Pool(_core.Pool):
         """Called by the core, for release() of a pool with hooks."""
         due = self._hooks.resetting(self, conn, failed, discard)
         if due is not None:
-            with due:
+            with due, due.limits():
                 due.hook(conn)
             if not due.returnable:
                 return

@@ -42,4 +42,5 @@ complete -c hardsock -n '__fish_seen_subcommand_from guard' -x -l count -d 'Of l
 
 complete -c hardsock -n '__fish_seen_subcommand_from demo' -l list -d 'Name the scenes'
 complete -c hardsock -n '__fish_seen_subcommand_from demo' -l plain -d 'Aligned text'
+complete -c hardsock -n '__fish_seen_subcommand_from demo' -x -l patience -d 'Times may be so many times as long'
 complete -c hardsock -n '__fish_seen_subcommand_from demo' -a '(hardsock demo --list 2>/dev/null | string match -r "^\S+")'

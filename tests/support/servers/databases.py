@@ -136,8 +136,13 @@ def _run(name: str, argv: list[str], directory: Path, user: str | None) -> None:
 
 
 @contextmanager
-def mariadb(*, certificate: tuple[Path, Path] | None = None, **settings: str) -> Iterator[Server]:
-    """MariaDB over TCP, which lets everybody do everything; *settings* as of ``mariadbd``."""
+def mariadb(
+    *, certificate: tuple[Path, Path] | None = None, grants: bool = False, **settings: str
+) -> Iterator[Server]:
+    """MariaDB over TCP, which lets everybody do everything; *settings* as of ``mariadbd``.
+
+    *grants*: It has users, to begin with ``root`` without a password.
+    """
     server, install = find_program("mariadbd"), find_program("mariadb-install-db")
     user = _unprivileged("mysql")
     with work_directory(user) as directory:
@@ -165,7 +170,8 @@ def mariadb(*, certificate: tuple[Path, Path] | None = None, **settings: str) ->
             "innodb-buffer-pool-size": "16M",
             **settings,
         }
-        argv = [str(server), *own, "--skip-grant-tables", "--skip-name-resolve"]
+        argv = [str(server), *own, "--skip-name-resolve"]
+        argv += [] if grants else ["--skip-grant-tables"]
         argv += [f"--{key}={value}" for key, value in all_settings.items()]
         with running("mariadb", argv, port, directory, user=user, is_ready=_greets) as found:
             yield found

@@ -19,8 +19,8 @@ _UPLOAD = b"u" * (4 << 20)  # More than the buffers on the way can hold.
 _HEAD_END = b"\r\n\r\n"
 _BODY = b"No uploads here.\n".ljust(2000, b".")
 _REPLY = f"HTTP/1.1 413 Too Large\r\nContent-Length: {len(_BODY)}\r\n\r\n".encode() + _BODY
-_TIMEOUT = 5.0
-_LIMIT = 15.0
+_TIMEOUT = 20.0
+_LIMIT = 60.0
 
 _Address = tuple[str, int]
 
