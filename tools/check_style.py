@@ -13,7 +13,7 @@ import common
 MAX_COLUMNS = 100
 MAX_FUNCTION = 60
 MIN_HEADER = 3
-FOLDERS = ("csrc", "tuning", "tests", "bench", "examples")
+FOLDERS = ("csrc", "lab", "tuning", "tests", "bench", "examples")
 
 TODO = re.compile(r"\b(TODO|FIXME|XXX)\b(?!\(#\d+\))")
 # A line of decoration; a section title between dashes in a long header is not one.

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import common
 
-C_FOLDERS = ("csrc", "tuning", "tests", "bench", "examples", "packaging")
+C_FOLDERS = ("csrc", "lab", "tuning", "tests", "bench", "examples", "packaging")
 MAX_LINES = 100
 PY_FOLDERS = ("setup.py", "python", "tests", "tools", "bench", "examples", "packaging")
 

@@ -37,6 +37,10 @@ PROGRAMS = {
         "The lab's wire against what it was asked for",
         "make build/debug/tests/c/test_wire_line && build/debug/tests/c/test_wire_line",
     ),
+    "scan": (
+        "The scan recorder against exact counts",
+        "make build/debug/tests/c/test_scan && build/debug/tests/c/test_scan",
+    ),
 }
 HEAD = """# Reliability
 

@@ -1,4 +1,7 @@
-/* distinct.c: see distinct.h. */
+/* distinct.c: HyperLogLog, see distinct.h.
+ *
+ * The few registers of a row are compared one by one when it is told; counting touches one of them.
+ */
 #include "distinct.h"
 
 #include <math.h>

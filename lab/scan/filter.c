@@ -1,4 +1,7 @@
-/* filter.c: see filter.h. */
+/* filter.c: see filter.h.
+ *
+ * Jumps count instructions: the last two of each program let a packet pass and drop it.
+ */
 #include "filter.h"
 
 #include <linux/if_packet.h>
@@ -16,16 +19,15 @@
 
 /* clang-format off */
 static struct sock_filter program_4[] = {
-    DROP_UNLESS_TO_US(10),
+    DROP_UNLESS_TO_US(9),
     BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 9),
-    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, IPPROTO_TCP, 0, 8),
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, IPPROTO_TCP, 0, 7),
     BPF_STMT(BPF_LD | BPF_H | BPF_ABS, 6),
-    BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, 0x1fff, 6, 0), /* a later fragment */
+    BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, 0x1fff, 5, 0), /* a later fragment */
     BPF_STMT(BPF_LDX | BPF_B | BPF_MSH, 0),
     BPF_STMT(BPF_LD | BPF_B | BPF_IND, 13),
     BPF_STMT(BPF_ALU | BPF_AND | BPF_K, SYN_ACK),
-    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYN, 1, 0),
-    BPF_STMT(BPF_RET | BPF_K, 0),
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYN, 0, 1),
     BPF_STMT(BPF_RET | BPF_K, SNAP_4),
     BPF_STMT(BPF_RET | BPF_K, 0),
 };

@@ -1,4 +1,8 @@
-/* frame.c: see frame.h. RFC 791, RFC 8200 and RFC 9293. */
+/* frame.c: see frame.h. RFC 791, RFC 8200 and RFC 9293.
+ *
+ * Nothing is read before it has been asked whether it is there; lengths of the packet only make it
+ * shorter.
+ */
 #include "frame.h"
 
 #include <netinet/in.h>

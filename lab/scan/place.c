@@ -1,4 +1,7 @@
-/* place.c: see place.h. */
+/* place.c: see place.h.
+ *
+ * A place is hashed as the 24 bytes that it is, so that comparing and hashing cannot disagree.
+ */
 #include "place.h"
 
 #include <string.h>

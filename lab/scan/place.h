@@ -1,4 +1,7 @@
-/* place.h: where packets come from: an address, or a network of them; and its hash. */
+/* place.h: where packets come from: an address, or a network of them; and its hash.
+ *
+ * Two places are the same if all their bytes are.
+ */
 #ifndef LAB_PLACE_H
 #define LAB_PLACE_H
 

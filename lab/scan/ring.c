@@ -1,4 +1,8 @@
-/* ring.c: see ring.h. */
+/* ring.c: see ring.h.
+ *
+ * A block is either the kernel's or ours, as its status says: reading that with acquire makes the
+ * packets visible, and writing it with release gives them back.
+ */
 #include "ring.h"
 
 #include "filter.h"

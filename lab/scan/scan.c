@@ -26,6 +26,11 @@
 #include <time.h>
 #include <unistd.h>
 
+/* Kernel headers before 5.3 do not name it; the number is the same on all that we are built for. */
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434
+#endif
+
 #define ROWS_MAX (1 << 20)
 #define RING_BYTES_MAX (1 << 30)
 #define PORTS_ASKED 256
@@ -35,6 +40,7 @@
 struct scan {
     struct ring rings[2];
     struct tally tally;
+    int owner; /* readable when it is over; -1: the kernel does not tell */
     struct timespec since;
     double cpu_since;
     char command[4096];
@@ -159,12 +165,10 @@ read_commands(struct scan *s)
 static void
 run(struct scan *s)
 {
-    /* The owner's end is seen even where its input is held open by a child of the owner. It is the
-     * process that counts: PR_SET_PDEATHSIG would come when the thread that began this is over. */
     struct pollfd p[4] = {{.fd = STDIN_FILENO, .events = POLLIN},
                           {.fd = s->rings[0].fd, .events = POLLIN},
                           {.fd = s->rings[1].fd, .events = POLLIN},
-                          {.fd = (int)syscall(SYS_pidfd_open, getppid(), 0), .events = POLLIN}};
+                          {.fd = s->owner, .events = POLLIN}};
 
     for (;;) {
         if (poll(p, 4, -1) < 0)
@@ -214,6 +218,10 @@ main(int argc, char **argv)
     if (ifindex < 0 || rows < 0 || bytes < 0)
         return refuse("such numbers");
     (void)signal(SIGINT, SIG_IGN); /* Ctrl-C is for the one who asks; this ends with its input. */
+    /* The owner's end is seen even where its input is held open by a child of the owner. It is the
+     * process that counts: PR_SET_PDEATHSIG would come when the thread that began this is over. It
+     * is asked for before the owner hears that all is ready, and may go. */
+    s.owner = (int)syscall(SYS_pidfd_open, getppid(), 0);
     for (int i = 0; i < 2; i++)
         if (!ring_open(&s.rings[i], i == 1, (int)ifindex, (size_t)bytes))
             return refuse(s.rings[i].why);

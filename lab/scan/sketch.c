@@ -1,4 +1,8 @@
-/* sketch.c: see sketch.h. */
+/* sketch.c: see sketch.h.
+ *
+ * Each row that is in use is in the heap once, and in the chain of its place's hash once. A row
+ * that changes hands changes its chain; its place in the heap stays, since its count does.
+ */
 #include "sketch.h"
 
 #include <stdlib.h>

@@ -1,4 +1,7 @@
-/* tally.c: see tally.h. */
+/* tally.c: see tally.h.
+ *
+ * One hash of a source serves for the sketch of all sources and for those of its network.
+ */
 #include "tally.h"
 
 #include "distinct.h"

@@ -1,4 +1,7 @@
-/* tally.h: what is known of the SYNs that were seen: by source, by network, by port. */
+/* tally.h: what is known of the SYNs that were seen: by source, by network, by port.
+ *
+ * Memory is fixed: it does not depend on how many sources there are.
+ */
 #ifndef LAB_TALLY_H
 #define LAB_TALLY_H
 

@@ -1,4 +1,4 @@
-/* wire.c: a relay that is an impaired wire between two network namespaces. hardsock.lab.Wire runs it.
+/* wire.c: a relay that is an impaired wire between two network namespaces, run by lab.Wire.
  *
  * hardsock-wire BACKEND USER HOME A B SEED [CC]: BACKEND is tun, packet or any; the numbers are
  * descriptors of namespaces (USER may be -1). Says "ready BACKEND" or "no WHY" on standard output,
@@ -27,6 +27,11 @@
 #include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
+
+/* Kernel headers before 5.3 do not name it; the number is the same on all that we are built for. */
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434
+#endif
 
 /* Packets in a row from one end: the other one waits meanwhile. */
 #define BATCH 64

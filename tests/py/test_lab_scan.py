@@ -23,6 +23,7 @@ from support.scan_traffic import (
     full_ring,
     interface_that_goes_down,
     interrupted_command,
+    killed_owner,
     used_after_its_thread,
 )
 
@@ -82,8 +83,12 @@ def test_an_interface_that_goes_down_is_told_and_does_not_keep_it_busy() -> None
     assert found["downs"] == 1
 
 
-def test_it_outlives_the_thread_that_began_it() -> None:
-    assert inside(used_after_its_thread) == 1
+def test_it_outlives_the_thread_that_began_it_and_answers_each_that_asks() -> None:
+    assert inside(used_after_its_thread) == 8
+
+
+def test_it_ends_with_its_owner_even_where_a_child_of_that_lives_on() -> None:
+    assert inside(killed_owner)
 
 
 def test_it_says_which_right_it_lacks() -> None:

@@ -13,7 +13,10 @@ import os
 import signal
 import socket
 import struct
+import subprocess
+import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -177,10 +180,10 @@ def interface_that_goes_down() -> dict[str, Any]:
     """``lo`` goes down under the recorder, and comes up again."""
     inside.check_isolated("net")
     with Sender() as sender, SynWatch("lo") as watch:
-        status = Path(f"/proc/{watch._running().process.pid}/stat")
+        pid = watch._running().process.pid
         _set_down("lo")
         down = poll_until(lambda: watch.report().downs > 0, _PATIENCE)
-        sleeps = poll_until(lambda: status.read_text().rpartition(")")[2].split()[0] == "S", 30.0)
+        sleeps = poll_until(lambda: _state(pid) == "S", _PATIENCE)
         set_link_up("lo")
         report = _until(watch, sender, [frame(packet("10.8.8.8", 81))], {"10.8.8.8"})
         return {"down": down, "sleeps": sleeps, "downs": report.downs}
@@ -207,10 +210,49 @@ def interrupted_command() -> int:
 
 
 def used_after_its_thread() -> int:
-    """A recording that one thread begins, and another one reads when the first is over."""
+    """A recording that one thread begins, and many others read when the first is over."""
     watch = SynWatch("lo")
     beginner = threading.Thread(target=watch.__enter__)
     beginner.start()
     beginner.join()
     with closing(watch), Sender() as sender:
-        return len(_until(watch, sender, [frame(packet("10.8.8.8", 81))], {"10.8.8.8"}).sources)
+        _until(watch, sender, [frame(packet("10.8.8.8", 81))], {"10.8.8.8"})
+        with ThreadPoolExecutor(4) as others:
+            found = others.map(lambda top: len(watch.report(top).sources), [0, 1] * 8)
+            return sum(found)
+
+
+_OWNER = """
+import os, signal, sys
+from hardsock.lab import SynWatch
+with SynWatch("lo") as watch:
+    child = os.fork()
+    if child == 0:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        while True:
+            signal.pause()
+    print(watch._running().process.pid, child, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def killed_owner() -> bool:
+    """Whether a recorder ends with its owner, though a child of that holds the pipe to it open."""
+    with subprocess.Popen([sys.executable, "-c", _OWNER], stdout=subprocess.PIPE) as owner:
+        assert owner.stdout is not None
+        recorder, child = map(int, owner.stdout.readline().split())
+    try:
+        return poll_until(lambda: _is_over(recorder), _PATIENCE)
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def _is_over(pid: int) -> bool:
+    try:
+        return _state(pid) == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

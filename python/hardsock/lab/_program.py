@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ _ANSWER = 30.0
 
 
 class Program:
-    """Runs *path*. It ends with its input, so it does not outlive us.
+    """Runs *path*. It ends with its input, so it does not outlive us. Safe to ask by many threads.
 
     Raises:
         Unavailable: It is not there.
@@ -25,6 +26,7 @@ class Program:
             raise Unavailable(f"{path} is not there: this hardsock was built without its lab")
         self._name = path.name
         self._buffer = b""
+        self._one_question = threading.Lock()
         self.process = subprocess.Popen(
             [str(path), *arguments],
             stdin=subprocess.PIPE,
@@ -39,12 +41,13 @@ class Program:
             InvalidResult: It is dead, or does not answer.
         """
         assert self.process.stdin is not None
-        try:
-            self.process.stdin.write(command.encode() + b"\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            pass  # Its end is told by the answer that does not come.
-        return self.line()
+        with self._one_question:
+            try:
+                self.process.stdin.write(command.encode() + b"\n")
+                self.process.stdin.flush()
+            except BrokenPipeError:
+                pass  # Its end is told by the answer that does not come.
+            return self.line()
 
     def line(self) -> str:
         """Its next line; raises as `ask`."""

@@ -238,7 +238,8 @@ class SynWatch:
     def report(self, top: int = 20) -> SynReport:
         """What has been seen since the block began: the *top* first rows of each table.
 
-        Takes up to a tenth of a second: the kernel hands SYNs over by the block.
+        Blocks for up to a tenth of a second, since the kernel hands SYNs over by the block: a task
+        of an event loop calls it in a thread. Any thread may.
 
         Raises:
             ValueError: *top* is out of range.

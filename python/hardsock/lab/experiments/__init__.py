@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from hardsock.lab.experiments.backlog import BACKLOG
+from hardsock.lab.experiments.dead_peer import DEAD_PEER
 from hardsock.lab.experiments.deadline_lost import DEADLINE_LOST
 from hardsock.lab.experiments.descriptors import DESCRIPTORS
 from hardsock.lab.experiments.dns_hang import DNS_HANG
@@ -17,6 +19,7 @@ from hardsock.lab.experiments.nagle import NAGLE
 from hardsock.lab.experiments.pool_leak import POOL_LEAK
 from hardsock.lab.experiments.ports import PORTS
 from hardsock.lab.experiments.reset_storm import RESET_STORM
+from hardsock.lab.experiments.syn_scan import SYN_SCAN
 from hardsock.lab.experiments.tls_starvation import TLS_STARVATION
 
 __all__ = ["EXPERIMENTS", "Experiment", "Finding"]
@@ -30,7 +33,10 @@ EXPERIMENTS = (
     PORTS,
     TLS_STARVATION,
     POOL_LEAK,
+    DEAD_PEER,
     DESCRIPTORS,
+    BACKLOG,
+    SYN_SCAN,
     DEADLINE_LOST,
     FAR_AWAY,
     LOSSY,

@@ -44,14 +44,14 @@ CHAPTERS = (
         "A pool saves round trips and ports, and it brings faults of its own: connections that nobody "
         "gives back, slots that a stuck dial holds, peers that have gone meanwhile. It must account for "
         "each connection, and ask the kernel before it lends one.",
-        ("ports", "pool-leak"),
+        ("ports", "pool-leak", "dead-peer"),
     ),
     Chapter(
         "Serving",
         "A server is limited by descriptors, memory and time, in this order. Its limits belong below "
         "those of the kernel, and what it cannot do it refuses, in an orderly way. What nobody waits for "
         "any more is not worth working on.",
-        ("descriptors", "deadline-lost"),
+        ("descriptors", "backlog", "syn-scan", "deadline-lost"),
     ),
 )
 """The chapters of the index page, in their order, with the experiments of each."""
