@@ -126,7 +126,6 @@ class ContextValue:
     ) -> None: ...
 
 def _set_scope_functions(
-    in_event_loop: Callable[[], bool],
     load_host_scope: Callable[[], Callable[[CancelToken, bool, bool], Any]],
     decorated: Callable[[Scope, Any], Any],
     /,

@@ -94,7 +94,7 @@ def _decorated(ambient: Scope, function: _F) -> _F:
     return inner  # type: ignore[return-value]
 
 
-_core._set_scope_functions(in_event_loop, _load_host_scope, _decorated)
+_core._set_scope_functions(_load_host_scope, _decorated)
 
 
 def timeout(seconds: float | None, *, name: str | None = None) -> Scope:

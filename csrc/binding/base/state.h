@@ -99,6 +99,8 @@
     X(enter)                                                                                       \
     X(leave)                                                                                       \
     X(forget)                                                                                      \
+    X(_asyncio)                                                                                    \
+    X(in_trio_run)                                                                                 \
     X(_get_running_loop)                                                                           \
     X(__asyncio_running_event_loop__)
 
@@ -146,9 +148,8 @@
     X(module_kinds)    /* a dict: how call_site.c takes the frames of a module, by its name */     \
     X(file_kinds)      /* a dict: what came of that, by the name of a code's file */               \
     X(scope)           /* the ContextVar of the ambient token */                                   \
-    X(in_event_loop)   /* for type_scope.c, as all of these; write once */                         \
-    X(load_host_scope)                                                                             \
-    X(host_scope) /* or NULL: not loaded yet */                                                    \
+    X(load_host_scope) /* for type_scope.c, as the next two; write once */                         \
+    X(host_scope)      /* or NULL: not loaded yet */                                               \
     X(decorated)                                                                                   \
     X(trio_lowlevel) /* a str: the name of the module */                                           \
     X(owner)         /* the ContextVar that says to whom belongs what is opened */                 \

@@ -160,30 +160,42 @@ scope_token(const ScopeObject *self, PyObject *outer)
     return token;
 }
 
-/* 1 or 0, -1 with an exception. Loads nothing. */
+/* The answer of module.name(): 1 or 0; 0 where the module is not loaded, or not whole yet. -1 with
+ * an exception. */
+static int
+ask_module(PyObject *module_name, PyObject *name, PyObject *no)
+{
+    PyObject *module = PyImport_GetModule(module_name), *function, *answer = NULL;
+    int rv;
+
+    if (module == NULL)
+        return PyErr_Occurred() ? -1 : 0;
+    function = PyObject_GetAttr(module, name);
+    Py_DECREF(module);
+    if (function == NULL) {
+        if (!PyErr_ExceptionMatches(PyExc_AttributeError))
+            return -1;
+        PyErr_Clear();
+        return 0;
+    }
+    answer = PyObject_CallNoArgs(function);
+    Py_DECREF(function);
+    rv = answer == NULL ? -1 : answer != no;
+    Py_XDECREF(answer);
+    return rv;
+}
+
+/* As hardsock._scope.in_event_loop(), for each scope. Loads nothing. */
 static int
 loop_runs(mod_state *st)
 {
     int runs = hs_any_loop_runs(st->str___asyncio_running_event_loop__);
-    PyObject *modules = PyImport_GetModuleDict(), *asyncio, *answer;
 
     if (runs < 0 && PyErr_Occurred())
         return -1;
-    if (runs < 0 && (asyncio = hs_dict_get(modules, "_asyncio")) != NULL) {
-        answer = PyObject_CallMethodNoArgs(asyncio, st->str__get_running_loop);
-        Py_DECREF(asyncio);
-        if (answer == NULL)
-            return -1;
-        runs = answer != Py_None;
-        Py_DECREF(answer);
-    }
-    if (runs > 0 || (runs = PyDict_Contains(modules, st->trio_lowlevel)) <= 0)
-        return runs;
-    if ((answer = PyObject_CallNoArgs(st->in_event_loop)) == NULL)
-        return -1;
-    runs = PyObject_IsTrue(answer);
-    Py_DECREF(answer);
-    return runs;
+    if (runs < 0)
+        runs = ask_module(st->str__asyncio, st->str__get_running_loop, Py_None);
+    return runs != 0 ? runs : ask_module(st->trio_lowlevel, st->str_in_trio_run, Py_False);
 }
 
 /* For what an interrupt has cut off: does what is left of it. Keeps the exception that is set. */
@@ -599,31 +611,30 @@ PyType_Spec task_scope_spec = {
 /* ---- Functions of the module --------------------------------------------------------------- */
 
 PyDoc_STRVAR(set_doc,
-             "_set_scope_functions($module, in_event_loop, load_host_scope, decorated, /)\n--\n\n"
+             "_set_scope_functions($module, load_host_scope, decorated, /)\n--\n\n"
              "What scopes call in Python; once, when hardsock._scope is loaded.\n\n"
-             "in_event_loop() is asked where trio is loaded. load_host_scope() returns what is\n"
-             "called in a task: host_scope(token, shields, insists) begins a block of it and\n"
-             "returns what has leave(*exc_info) and forget(), or None where no task runs.\n"
-             "decorated(scope, function) is the scope as a decorator.");
+             "load_host_scope() returns what is called in a task: host_scope(token, shields,\n"
+             "insists) makes a block of it, which has enter(), leave(*exc_info) and forget(),\n"
+             "or returns None where no task runs. decorated(scope, function) is the scope as a\n"
+             "decorator.");
 
 static PyObject *
 core_set_scope_functions(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
                          PyObject *kwnames)
 {
     static const struct params p = {
-        "_set_scope_functions", 3, 3, 3, {"in_event_loop", "load_host_scope", "decorated"}};
+        "_set_scope_functions", 2, 2, 2, {"load_host_scope", "decorated"}};
     mod_state *st = state_of_module(module);
     PyObject *values[MAX_PARAMS];
 
     if (parse_args(&p, args, nargs, kwnames, values) < 0)
         return NULL;
-    if (st->in_event_loop != NULL) {
+    if (st->load_host_scope != NULL) {
         PyErr_SetString(PyExc_RuntimeError, "the functions of scopes are set already");
         return NULL;
     }
-    st->in_event_loop = Py_NewRef(values[0]);
-    st->load_host_scope = Py_NewRef(values[1]);
-    st->decorated = Py_NewRef(values[2]);
+    st->load_host_scope = Py_NewRef(values[0]);
+    st->decorated = Py_NewRef(values[1]);
     Py_RETURN_NONE;
 }
 

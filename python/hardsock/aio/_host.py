@@ -20,10 +20,12 @@ __all__ = [
     "current_hub",
     "current_task",
     "forget",
+    "hub_for",
     "hub_of",
     "loop_ended",
     "scope_told",
     "tell_scopes",
+    "trio_runs",
 ]
 
 _hubs: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[Hub]] = (
@@ -40,11 +42,15 @@ def current_hub() -> Hub:
     Raises:
         RuntimeError: No event loop runs in this thread.
     """
-    if "trio" in sys.modules and _trio_runs():
+    if "trio" in sys.modules and trio_runs():
         from hardsock.aio import _trio
 
         return _trio.current_hub()
-    loop = asyncio.get_running_loop()
+    return hub_for(asyncio.get_running_loop())
+
+
+def hub_for(loop: asyncio.AbstractEventLoop) -> Hub:
+    """The Hub of a loop of asyncio that runs here, made on first use."""
     known = _hubs.get(loop)
     hub = known() if known is not None else None
     return _open(loop) if hub is None else hub
@@ -58,7 +64,7 @@ def hub_of(loop: asyncio.AbstractEventLoop) -> Hub | None:
 
 def current_task() -> Any:
     """The running task, of asyncio or trio, or None."""
-    if "trio" in sys.modules and _trio_runs():
+    if "trio" in sys.modules and trio_runs():
         import trio
 
         return trio.lowlevel.current_task()
@@ -75,7 +81,8 @@ def tell_scopes() -> None:
         tell()
 
 
-def _trio_runs() -> bool:
+def trio_runs() -> bool:
+    """Whether trio runs the code that asks, where it is loaded."""
     # What sniffio.current_async_library() looks at first. Where neither says "trio" its answer is
     # another library or, for instance in a callback of asyncio, an error: each costs more than all
     # the rest of a call, in every program that has trio loaded, as httpx does.

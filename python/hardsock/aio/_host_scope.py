@@ -15,16 +15,19 @@ own (a library that closes a connection): it has a second before it is cancelled
 from __future__ import annotations
 
 import asyncio
+import sys
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from hardsock._core import CancelToken, Operation
 from hardsock._core import scope as ambient
 from hardsock._errors import HardsockError
-from hardsock.aio._host import current_hub, current_task, scope_told
+from hardsock.aio._host import current_task, hub_for, scope_told, trio_runs
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from hardsock._core import Hub
 
 __all__ = ["HostScope", "host_scope", "without_scopes"]
 
@@ -32,82 +35,19 @@ GRACE = 1.0
 """Seconds for a block to end by itself, when a call of hardsock in it has raised the scope's error."""
 
 
-class _Block(Protocol):
-    """What the host knows of the block."""
-
-    def enter(self) -> None: ...
-
-    def soon(self, function: Any) -> None:
-        """Call *function* in a later turn of the loop; from its thread."""
-
-    def wake_call(self) -> bool:
-        """Whether the task waits in a call of hardsock, which then looks whether it has ended."""
-
-    def cancel(self) -> None: ...
-
-    def leave(self, *exc_info: Any) -> bool:
-        """Whether *exc_info* is the cancellation by `cancel`, and nobody else wants to cancel."""
-
-    def forget(self) -> None:
-        """In the place of what `leave` has not done, as an interrupt came."""
-
-
-class _AsyncioBlock:
-    def __init__(self, task: asyncio.Task[Any]) -> None:
-        self._task = task
-        self._loop = task.get_loop()
-        self._cancelling = 0
-        self._cancelled = False
-
-    def enter(self) -> None:
-        cancelling = getattr(self._task, "cancelling", None)  # Python 3.10 does not count.
-        self._cancelling = 0 if cancelling is None else cancelling()
-
-    def soon(self, function: Any) -> None:
-        self._loop.call_soon(function)
-
-    def wake_call(self) -> bool:
-        waits_for = getattr(self._task, "_fut_waiter", None)
-        if not isinstance(waits_for, Operation):
-            return False
-        waits_for.wake()
-        return True
-
-    def cancel(self) -> None:
-        if not self._cancelled:
-            self._cancelled = True
-            self._task.cancel("hardsock's scope around it has ended")
-
-    def leave(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool:
-        if not self._cancelled:
-            return False
-        uncancel = getattr(self._task, "uncancel", None)
-        if uncancel is not None and uncancel() > self._cancelling:
-            return False
-        return isinstance(exc, asyncio.CancelledError)
-
-    def forget(self) -> None:
-        pass
-
-
-def _block_for(task: Any) -> _Block:
-    if isinstance(task, asyncio.Task):
-        return _AsyncioBlock(task)
-    from hardsock.aio._trio import TrioBlock
-
-    return TrioBlock()
+_COUNTS = hasattr(asyncio.Task, "cancelling")  # Python 3.10 does not count.
 
 
 class HostScope:
-    """One block in one task, from `enter` to `leave`; belongs to the thread of its loop."""
+    """One block in one task, from `enter` to `leave`; belongs to the thread of its loop.
+
+    As it is, of a task of asyncio; hardsock.aio._trio has the other one. Each request of an adapter
+    makes one, so what it does without the end of its token is all in few calls.
+    """
 
     __slots__ = (
-        "_block",
+        "_cancelled",
+        "_cancelling",
         "_due",
         "_error",
         "_held_by",
@@ -122,14 +62,15 @@ class HostScope:
         "_woke_call",
     )
 
-    def __init__(self, token: CancelToken, task: Any, shielded: list[HostScope]) -> None:
+    def __init__(
+        self, token: CancelToken, task: Any, hub: Hub, shielded: tuple[HostScope, ...]
+    ) -> None:
         self._token = token
         self._shielded = shielded
         self._task = task
-        self._hub = current_hub()
-        self._block = _block_for(task)
-        self._due = self._left = self._told = self._woke_call = False
-        self._held_by: set[HostScope] = set()  # The shields in the block.
+        self._hub = hub
+        self._due = self._left = self._told = self._woke_call = self._cancelled = False
+        self._held_by: tuple[HostScope, ...] = ()  # The shields in the block.
         self._error: BaseException | None = None
         self._operation: Operation | None = None
         self._previous: HostScope | None = None
@@ -137,25 +78,74 @@ class HostScope:
     def enter(self) -> None:
         """Begin; the token must be ambient already. `forget` where this raises."""
         for scope in self._shielded:
-            scope._held_by.add(self)
+            scope._held_by = (*scope._held_by, self)
         operation = self._operation = self._token._op_wait(self._hub, None)
-        self._block.enter()
+        self._begin()
         self._previous = _innermost.get()
         _innermost.set(self)
-        self._look(operation)
+        ended = operation.step()
+        if ended is False:
+            operation.add_done_callback(self._look)
+        elif ended:
+            self._token_has_ended()
+        else:
+            self._look(operation)
+
+    # ---- what the host has for it
+
+    def _begin(self) -> None:
+        self._cancelling = self._task.cancelling() if _COUNTS else 0
+
+    def _soon(self, function: Any) -> None:
+        """Call *function* in a later turn of the loop; from its thread."""
+        self._task.get_loop().call_soon(function)
+
+    def _wake_call(self) -> bool:
+        """Whether the task waits in a call of hardsock, which then looks whether it has ended."""
+        waits_for = getattr(self._task, "_fut_waiter", None)
+        if not isinstance(waits_for, Operation):
+            return False
+        waits_for.wake()
+        return True
+
+    def _cancel(self) -> None:
+        if not self._cancelled:
+            self._cancelled = True
+            self._task.cancel("hardsock's scope around it has ended")
+
+    def _is_own_cancel(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        """Whether this is the cancellation by `_cancel`, and nobody else wants to cancel."""
+        if not self._cancelled:
+            return False
+        if _COUNTS and self._task.uncancel() > self._cancelling:
+            return False
+        return isinstance(exc, asyncio.CancelledError)
+
+    def _forget(self) -> None:
+        """In the place of what `_is_own_cancel` has not done, as an interrupt came."""
+
+    # ---- the end of the token
 
     def _look(self, operation: Operation) -> None:
         """Its token may have ended: step the operation, which is parked again if it has not."""
         while (ended := operation.step()) is None:
             pass  # A signal handler ran.
-        if not ended:
+        if ended:
+            self._token_has_ended()
+        else:
             operation.add_done_callback(self._look)
-            return
+
+    def _token_has_ended(self) -> None:
         try:
             self._token.check()
         except HardsockError as error:
             self._error = error.with_traceback(None)
-        self._block.soon(self._end)
+        self._soon(self._end)
 
     def _end(self) -> None:
         if self._left:
@@ -165,11 +155,11 @@ class HostScope:
         elif self._told:
             self._operation = CancelToken()._op_wait(self._hub, GRACE)
             self._cancel_later(self._operation)
-        elif not self._woke_call and self._block.wake_call():
+        elif not self._woke_call and self._wake_call():
             self._woke_call = True
-            self._block.soon(self._end)
+            self._soon(self._end)
         else:
-            self._block.cancel()
+            self._cancel()
 
     def _cancel_later(self, operation: Operation) -> None:
         while (ended := operation.step()) is None:
@@ -197,7 +187,7 @@ class HostScope:
         self._end_of_block()
         error, self._error = self._error, None
         try:
-            if self._block.leave(*exc_info) and error is not None:
+            if self._is_own_cancel(*exc_info) and error is not None:
                 raise error from exc_info[1]
         finally:
             del error, exc_info  # Its traceback holds this frame.
@@ -205,7 +195,7 @@ class HostScope:
     def forget(self) -> None:
         """Be over, however far `enter` or `leave` has come."""
         self._end_of_block()
-        self._block.forget()
+        self._forget()
 
     def _end_of_block(self) -> None:
         self._left = True
@@ -222,12 +212,12 @@ class HostScope:
         Not now: a task that cancels itself and does not wait any more in the block would carry the
         cancellation out of it.
         """
-        self._held_by.discard(shield)
+        self._held_by = tuple(one for one in self._held_by if one is not shield)
         if self._due and not self._held_by:
-            self._block.soon(self._end)
+            self._soon(self._end)
             self._due = False
 
-    def and_outer_ones(self, task: Any) -> list[HostScope]:
+    def and_outer_ones(self, task: Any) -> tuple[HostScope, ...]:
         """This one and those around it, of *task* alone: a task inherits its creator's."""
         found: list[HostScope] = []
         scope: HostScope | None = self
@@ -235,7 +225,7 @@ class HostScope:
             if scope._task is task and not scope._left:
                 found.append(scope)
             scope = scope._previous
-        return found
+        return tuple(found)
 
 
 _innermost: ContextVar[HostScope | None] = ContextVar("hardsock host scope", default=None)
@@ -261,10 +251,16 @@ def host_scope(token: CancelToken, shields: bool, insists: bool) -> HostScope | 
     Raises:
         RuntimeError: No task runs, and it *insists*.
     """
+    task: Any
+    make: type[HostScope]
     try:
-        if insists:
-            current_hub()
-        task = current_task()
+        if "trio" in sys.modules and trio_runs():
+            from hardsock.aio import _trio
+
+            make, task, hub = _trio.host_scope_here()
+        else:
+            loop = asyncio.get_running_loop()
+            make, task, hub = HostScope, asyncio.current_task(loop), hub_for(loop)
     except RuntimeError:  # A callback of the loop, or the loop of another kind in a guest.
         if insists:
             raise
@@ -274,7 +270,7 @@ def host_scope(token: CancelToken, shields: bool, insists: bool) -> HostScope | 
             raise RuntimeError("aio.timeout needs a task")
         return None
     innermost = _innermost.get() if shields else None
-    return HostScope(token, task, [] if innermost is None else innermost.and_outer_ones(task))
+    return make(token, task, hub, () if innermost is None else innermost.and_outer_ones(task))
 
 
 def without_scopes() -> None:

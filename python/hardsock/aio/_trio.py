@@ -16,6 +16,7 @@ import trio
 
 from hardsock._core import Hub, Operation
 from hardsock.aio import _host
+from hardsock.aio._host_scope import HostScope
 
 _hub: trio.lowlevel.RunVar[Hub] = trio.lowlevel.RunVar("hardsock hub")
 
@@ -131,35 +132,40 @@ class TrioTasks:
         await self._manager.__aexit__(*exc_info)
 
 
-class TrioBlock:
-    """A block that trio can cancel; see ``hardsock.aio._host_scope``."""
+class _Scope(HostScope):
+    """A block of a task of trio."""
 
-    def __init__(self) -> None:
-        self._scope = trio.CancelScope()
-        self._trio = trio.lowlevel.current_trio_token()
-        self._entered = False
+    __slots__ = ("_entered", "_scope", "_trio")
 
     @trio.lowlevel.enable_ki_protection  # As trio's own methods have it.
-    def enter(self) -> None:
+    def _begin(self) -> None:
+        self._entered = False
+        self._scope = trio.CancelScope()
+        self._trio = trio.lowlevel.current_trio_token()
         self._scope.__enter__()
         self._entered = True
 
-    def soon(self, function: Callable[[], object]) -> None:
+    def _soon(self, function: Callable[[], object]) -> None:
         # Tasks that are resumed now run in the next batch, in any order: this comes after it.
         self._trio.run_sync_soon(self._trio.run_sync_soon, function)
 
-    def wake_call(self) -> bool:
+    def _wake_call(self) -> bool:
         return False  # trio does not tell what a task waits for.
 
-    def cancel(self) -> None:
+    def _cancel(self) -> None:
         self._scope.cancel()
 
     @trio.lowlevel.enable_ki_protection
-    def leave(self, *exc_info: Any) -> bool:
+    def _is_own_cancel(self, *exc_info: Any) -> bool:
         self._entered = False
         return bool(self._scope.__exit__(*exc_info)) and self._scope.cancelled_caught
 
-    def forget(self) -> None:
-        if self._entered:
+    def _forget(self) -> None:
+        if getattr(self, "_entered", False):
             self._entered = False
             self._scope.__exit__(None, None, None)
+
+
+def host_scope_here() -> tuple[type[HostScope], trio.lowlevel.Task, Hub]:
+    """What makes a block of the task that runs, the task, and its Hub."""
+    return _Scope, trio.lowlevel.current_task(), current_hub()

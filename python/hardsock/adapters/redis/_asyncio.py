@@ -12,8 +12,9 @@ import redis.asyncio.connection
 import redis.backoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from hardsock._core import Scope
 from hardsock._errors import DeadlineExceeded
-from hardsock._scope import current, remaining, timeout
+from hardsock._scope import current, remaining
 from hardsock.adapters._causes import handled, raise_if_cancelled
 from hardsock.adapters._dial import Dials
 from hardsock.adapters.redis._sync import ScopeEnded, context_of
@@ -77,6 +78,8 @@ class _Over(Dials):
 
     async def connect(self, *args: Any, **kwargs: Any) -> Any:
         """As redis-py has it; a cancel is no failure to connect."""
+        if self._reader is not None:  # Of each command.
+            return await super().connect(*args, **kwargs)  # type: ignore[misc]
         before = handled()
         try:
             return await super().connect(*args, **kwargs)  # type: ignore[misc]
@@ -86,6 +89,8 @@ class _Over(Dials):
 
     async def connect_check_health(self, *args: Any, **kwargs: Any) -> Any:
         """As redis-py has it; a cancel is no failure to connect."""
+        if self._reader is not None:
+            return await super().connect_check_health(*args, **kwargs)  # type: ignore[misc]
         before = handled()
         try:
             return await super().connect_check_health(*args, **kwargs)  # type: ignore[misc]
@@ -125,32 +130,33 @@ class AsyncSSLConnection(_Over, redis.asyncio.SSLConnection):
         return (self.host, self.port), {"tls": config, "server_name": self.host}
 
 
-class _Within:
-    """``total`` around one method."""
-
+class _Pipeline(redis.asyncio.client.Pipeline):
     total: float | None = None
 
-    async def _within(self, what: str, call: Any, *args: Any, **kwargs: Any) -> Any:
+    async def execute(self, *args: Any, **kwargs: Any) -> Any:
         if self.total is None:
-            return await call(*args, **kwargs)
+            return await super().execute(*args, **kwargs)
         try:
-            with timeout(self.total, name=f"total of the {what}"):
-                return await call(*args, **kwargs)
+            with Scope(None, self.total, "total of the pipeline"):
+                return await super().execute(*args, **kwargs)
         except DeadlineExceeded as exc:
             raise ScopeEnded(str(exc)) from exc
 
 
-class _Pipeline(_Within, redis.asyncio.client.Pipeline):
-    async def execute(self, *args: Any, **kwargs: Any) -> Any:
-        return await self._within("pipeline", super().execute, *args, **kwargs)
-
-
-class AsyncRedis(_Within, redis.asyncio.Redis):
+class AsyncRedis(redis.asyncio.Redis):
     """``redis.asyncio.Redis`` each of whose commands takes ``total`` seconds at most."""
+
+    total: float | None = None
 
     async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
         """As redis-py has it, within ``total``."""
-        return await self._within("command", super().execute_command, *args, **kwargs)
+        if self.total is None:
+            return await super().execute_command(*args, **kwargs)
+        try:
+            with Scope(None, self.total, "total of the command"):
+                return await super().execute_command(*args, **kwargs)
+        except DeadlineExceeded as exc:
+            raise ScopeEnded(str(exc)) from exc
 
     def pipeline(self, *args: Any, **kwargs: Any) -> Any:
         """As redis-py has it; ``execute()`` takes ``total`` seconds at most."""
