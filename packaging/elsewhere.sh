@@ -68,7 +68,7 @@ static_libs.fetch("check", {
             make -j"$jobs" -C src
             make -C lib install
             make -C src install
-            make install-pkgconfigDATA
+            make install-pcdataDATA
         ) > "$work/check.log" 2>&1 || { tail -30 "$work/check.log"; exit 1; }
     fi
     pkgconfig=$work/check/lib/pkgconfig

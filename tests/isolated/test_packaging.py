@@ -203,9 +203,51 @@ def test_what_has_gone_or_changed_is_told_apart_from_what_has_come() -> None:
     interfaces = _tool("interfaces")
     before = ["python hardsock.connect(address, *, timeout=None)", "c call int hs_a(void)", "c b"]
     after = ["c b", "python hardsock.connect(address, *, timeout=30)", "python hardsock.new()"]
-    gone, come = interfaces.differences(before, after)
-    assert gone == before[:2]
-    assert come == after[1:]
+    assert interfaces.differences(before, after) == (before[:2], after[1:], [])
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("python f(a, *, b=1)", "python f(a, *, b=1, c=None)"),
+        ("python f(a, *, b=1)", "python f(a, *, c=None, b=1)"),
+        ("python f(a, *, b=1)", "python f(a, c=None, *, b=1)"),
+        ("python f(a, b=(1, 2))", "python f(a, b=(1, 2), c='(', *, d={})"),
+        ("python f()", "python f(*, a=<sentinel>)"),
+        ("python C(a)", "python C(a, *, b=1)"),
+    ],
+)
+def test_a_parameter_that_can_be_left_out_takes_nothing_away(before: str, after: str) -> None:
+    assert _tool("interfaces").differences([before], [after]) == ([], [], [(before, after)])
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("python f(a)", "python f(a, b)"),
+        ("python f(a)", "python f(a, *, b)"),
+        ("python f(a, b=1)", "python f(a, c=None, b=1)"),
+        ("python f(a, b=1)", "python f(a, *, b=1)"),
+        ("python f(a, b=1)", "python f(a, b=2)"),
+        ("python f(a, b=1)", "python f(a)"),
+        ("python f(a)", "python f"),
+        ("python f", "python f(a=1)"),
+        ("python f(a)", "python g(a)"),
+    ],
+)
+def test_what_a_call_of_before_would_feel_is_a_change(before: str, after: str) -> None:
+    assert _tool("interfaces").differences([before], [after]) == ([before], [after], [])
+
+
+def test_every_line_of_the_table_is_taken_apart_and_is_its_own_growth() -> None:
+    interfaces = _tool("interfaces")
+    lines = interfaces.TABLE.read_text().splitlines()
+    assert len(lines) > 1000
+    assert interfaces.differences(lines, lines) == ([], [], [])
+    for line in lines:
+        if line.startswith("python ") and "(" in line and "(..." not in line:
+            name, parameters = interfaces.split(line)
+            assert f"{name}({', '.join(parameters)})" == line
 
 
 def test_the_release_stops_where_something_was_taken_away(
