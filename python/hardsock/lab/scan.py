@@ -163,10 +163,11 @@ class SynReport:
         return "\n".join(_text(self))
 
     def nft(self, *, at_least: int = 100) -> str:
-        """A script for ``nft -f`` with two sets: sources that surely sent *at_least* SYNs.
+        """A script for ``nft -f`` with two sets: those of *sources* that surely sent *at_least* SYNs.
 
         It is text: nothing is applied, and the rule that would drop their SYNs is a comment. Anybody
         can send SYNs from made-up addresses, so a rule of this kind can be made to lock out others.
+        A report holds its *top* sources only: ask for as many as may be wanted.
 
         Raises:
             ValueError: *at_least* is less than 1.
