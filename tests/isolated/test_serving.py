@@ -169,9 +169,10 @@ def need_allocations_that_fail_here_only() -> None:
 
 
 TAKEN_WITHOUT_MEMORY = """
-import asyncio, logging, socket
+import asyncio, logging, socket, threading
 from _testcapi import remove_mem_hooks, set_nomemory
 from hardsock import aio
+from hardsock.lab.threads import IO_WAITS, wait_until_blocked
 from hardsock.lab.waits import poll_until
 
 BATCH = 3
@@ -223,6 +224,14 @@ def answer_all(server, n):
         client.close()
     assert poll_until(lambda: not server.stats().active, 20)
 
+def rest(server):
+    "Until all workers wait for work: an allocation that fails now would fail in them as well."
+    workers = server._workers
+    assert poll_until(lambda: not server.stats().active and workers._free == workers.count, 60)
+    for thread in threading.enumerate():
+        if thread.name.startswith("hardsock-serve"):
+            wait_until_blocked(thread.native_id, ("futex", *IO_WAITS))
+
 def books_balance(stats):
     assert stats.active == 0, stats
     assert stats.accepted == stats.handled + stats.failed + stats.cut, stats
@@ -240,6 +249,7 @@ with hs.serve(echo, ("127.0.0.1", 0), workers=4, drain_timeout=20) as server:
     answer_all(server, 4)
     for nth in range(120):
         clients, conns = batch(listener)
+        rest(server)
         take(server, conns, nth)
         lost += judge(nth, [answer_of(client) for client in clients])
         for client in clients:

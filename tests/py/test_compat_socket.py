@@ -58,7 +58,7 @@ def test_a_connected_stream_is_a_connection_of_hardsock(listener: socket.socket)
             assert isinstance(one.connection, hs.Connection)
             assert isinstance(two.connection, hs.Connection)
             assert address == one.getsockname()
-            assert one.gettimeout() == one.timeout == 5.0
+            assert one.gettimeout() == one.timeout == 30.0
             two.sendall(b"hello")
             assert one.recv(4) == b"hell"
             assert one.recv_into(bytearray(5)) == 1

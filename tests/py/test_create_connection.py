@@ -63,7 +63,7 @@ def test_the_timeout_is_that_of_later_calls_too(
 ) -> None:
     address = listener.getsockname()
     with hs.create_connection(address, 30) as conn:
-        assert conn.gettimeout() == 5.0
+        assert conn.gettimeout() == 30.0
     with hs.create_connection(address, None) as conn:
         assert conn.gettimeout() is None
     with hs.create_connection(address) as conn:

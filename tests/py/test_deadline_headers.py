@@ -21,20 +21,20 @@ def test_without_a_deadline_nothing_is_sent() -> None:
 
 
 def test_what_is_sent_is_what_is_left_rounded_down() -> None:
-    with hs.timeout(30):
+    with hs.timeout(5):
         text = deadline.to_header()
         left = deadline.remaining()
     assert text is not None
     assert left is not None
-    assert left * 1000 - 100 < int(text) <= 5000
-    with hs.timeout(30):
+    assert left * 1000 - 1 <= int(text) <= 5000  # *left* was asked for later.
+    with hs.timeout(5):
         assert int(deadline.to_header(spend=1) or 0) <= 4000
 
 
 def test_the_earlier_of_scope_and_token_is_sent() -> None:
     with hs.timeout(50):
         assert int(deadline.to_header(hs.CancelToken(5)) or 0) <= 5000
-    with hs.timeout(30):
+    with hs.timeout(5):
         assert int(deadline.to_header(hs.CancelToken(50)) or 0) <= 5000
 
 

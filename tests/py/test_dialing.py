@@ -44,7 +44,7 @@ def _loses(listener: hs.Listener, how: str, times: int, server: hs.TLSConfig) ->
 
 @pytest.mark.parametrize("how", _LOSSES)
 def test_a_lost_handshake_is_tried_again(how: str, ids: Identities) -> None:
-    tls = ids.client(handshake_timeout=0.2 if how == "silent" else 10.0)
+    tls = ids.client(handshake_timeout=1.0 if how == "silent" else 10.0)
     for tries, losses in ((2, 1), (4, 3)):
         with hs.listen(("127.0.0.1", 0)) as listener, hs.timeout(30):
             with Call(_loses, listener, how, losses, ids.server()) as serving:

@@ -71,7 +71,8 @@ def test_what_arrived_before_a_reset_can_still_be_read(
     conn, theirs = pair
     theirs.send(b"early answer")
     with pytest.raises(hs.DeadlineExceeded):
-        conn.recv_exactly(100, timeout=0.02)
+        conn.recv_exactly(100, timeout=0.3)
+    assert conn.buffered == 12
     _reset(theirs)
     with pytest.raises(hs.Reset) as caught:
         conn.recv_exactly(100, timeout=30)

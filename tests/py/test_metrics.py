@@ -105,7 +105,7 @@ def test_the_articles_names_say_what_happened(
         assert value(registry, "hardsock_open_connections", how="connect") == 1
         assert value(registry, "socket_conn_live_age_seconds_gcount") == 2
         with pytest.raises(hs.DeadlineExceeded):
-            conn.recv(1, timeout=0.01)
+            conn.recv(1, timeout=0.2)
         assert stalls("peer") == stalled + 1
         peer.sendall(b"x")
         conn.recv(1)

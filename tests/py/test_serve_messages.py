@@ -548,7 +548,7 @@ def test_silence_ends_with_the_idle_timeout_also_while_all_workers_are_busy() ->
         conn.recv(1)
         gate.wait(30)
 
-    with serving(handler, workers=1, idle_timeout=0.05) as server:
+    with serving(handler, workers=1, idle_timeout=1) as server:
         with connect_to(server.address) as busy, connect_to(server.address) as silent:
             busy.sendall(b"x")
             assert silent.recv(10) == b""

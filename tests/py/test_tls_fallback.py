@@ -69,7 +69,7 @@ def shake(listener: hs.Listener, config: hs.TLSConfig, source: str = "127.0.0.1"
 def test_failures_in_a_row_bring_the_fallback_and_a_probe_brings_the_main_settings_back(
     setup: Setup,
 ) -> None:
-    breaker = hs.Breaker(failures=5, failure_rate=None, open_time=0.3, jitter=0)
+    breaker = hs.Breaker(failures=5, failure_rate=None, open_time=5.0, jitter=0)
     with hs.listen(
         ("127.0.0.1", 0),
         tls=setup.server(min_version="TLSv1.3"),
@@ -82,14 +82,16 @@ def test_failures_in_a_row_bring_the_fallback_and_a_probe_brings_the_main_settin
                 "alert"
             ] * 5
             # A client reads the alert before the thread that accepts has counted it.
-            poll_until(lambda: [one.state for one in breaker.states()] == ["open"], timeout=60)
+            assert poll_until(
+                lambda: [one.state for one in breaker.states()] == ["open"], timeout=60
+            )
             assert shake(listener, setup.old) == "TLSv1.2"
             assert shake(listener, setup.modern) == "TLSv1.3"
             stats = listener.stats().handshakes
             assert stats is not None
             assert stats.fallback == 2
             assert stats.failed["version"] == 5
-            hs.CancelToken().wait(timeout=0.35)  # until the breaker asks for a probe
+            hs.CancelToken().wait(timeout=5.05)  # until the breaker asks for a probe
             assert shake(listener, setup.modern) == "TLSv1.3"
             assert shake(listener, setup.old) == "alert"
 

@@ -149,7 +149,7 @@ def test_nothing_moves_while_nobody_accepts(ids: Identities) -> None:
 
 
 def test_handshakes_at_the_same_time_are_bounded(ids: Identities) -> None:
-    with accepting(ids.server(handshake_timeout=0.3), max_handshakes=2) as listener:
+    with accepting(ids.server(handshake_timeout=2), max_handshakes=2) as listener:
         with clients(listener.address, 2):
             wait_for(lambda: counters(listener).in_progress == 2)
             with clients(listener.address, 3):

@@ -250,7 +250,7 @@ def killed_owner() -> bool:
 def _is_over(pid: int) -> bool:
     try:
         return _state(pid) == "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return True
 
 

@@ -81,6 +81,24 @@ hs_dict_get(PyObject *dict, const char *key)
     return value;
 }
 
+/* The same with a str that is kept. */
+static inline PyObject *
+hs_dict_find(PyObject *dict, PyObject *key)
+{
+    PyObject *value = NULL;
+
+#if PY_VERSION_HEX >= 0x030D0000
+    if (PyDict_GetItemRef(dict, key, &value) < 0)
+        PyErr_Clear();
+#else
+    value = PyDict_GetItemWithError(dict, key);
+    if (value == NULL)
+        PyErr_Clear();
+    Py_XINCREF(value);
+#endif
+    return value;
+}
+
 /* Ends an iteration with a value that may be a tuple or an exception itself. Takes both. */
 static inline void
 hs_stop_iteration(PyObject *stop, PyObject *value)

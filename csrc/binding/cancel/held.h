@@ -24,6 +24,7 @@ enum { IDLE, BUSY, ENTERED };
 struct held {
     PyObject *variable, *value; /* write once; NULL: there is none */
     PyObject *undo;             /* owns: what resets it, or NULL */
+    PyObject *was;              /* owns: what it had before, while `undo` is there, or NULL */
 };
 
 static inline bool

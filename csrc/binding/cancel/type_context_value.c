@@ -11,28 +11,59 @@ typedef struct {
     atomic_int state;
 } ContextValueObject;
 
+enum { TRIES = 5 };
+
 /* ---- A variable that is set ---------------------------------------------------------------- */
+
+/* Where memory was wanting, the variable may have the value all the same: up to 3.11 of CPython
+ * PyContextVar_Set sets it before it fails, and no version resets by the same token twice. Keeps
+ * the exception that is set. */
+static void
+held_put_back(const struct held *held)
+{
+    PyObject *now = NULL, *type, *value, *traceback;
+
+    PyErr_Fetch(&type, &value, &traceback);
+    for (int tries = 0; tries < TRIES && held->was != NULL; tries++) {
+        if (PyContextVar_Get(held->variable, NULL, &now) < 0 || now != held->value)
+            break;
+        Py_CLEAR(now);
+        Py_XDECREF(PyContextVar_Set(held->variable, held->was));
+    }
+    Py_XDECREF(now);
+    PyErr_Clear();
+    PyErr_Restore(type, value, traceback);
+}
 
 int
 held_set(struct held *held)
 {
     if (held->variable == NULL)
         return 0;
+    if (PyContextVar_Get(held->variable, NULL, &held->was) < 0)
+        return -1;
     held->undo = PyContextVar_Set(held->variable, held->value);
-    return held->undo == NULL ? -1 : 0;
+    if (held->undo != NULL)
+        return 0;
+    held_put_back(held);
+    Py_CLEAR(held->was);
+    return -1;
 }
 
 int
 held_reset(struct held *held)
 {
     PyObject *undo = held->undo;
-    int rv = 0;
+    int rv;
 
     if (undo == NULL)
         return 0;
     held->undo = NULL;
     rv = PyContextVar_Reset(held->variable, undo);
     Py_DECREF(undo);
+    if (rv < 0 && PyErr_ExceptionMatches(PyExc_MemoryError))
+        held_put_back(held);
+    Py_CLEAR(held->was);
     return rv;
 }
 
@@ -47,6 +78,7 @@ held_drop(struct held *held)
     PyErr_Clear();
     Py_XDECREF(now);
     Py_CLEAR(held->undo);
+    Py_CLEAR(held->was);
 }
 
 /* ---- ContextValue -------------------------------------------------------------------------- */
@@ -119,6 +151,7 @@ context_value_traverse(PyObject *obj, visitproc visit, void *arg)
     Py_VISIT(self->held.variable);
     Py_VISIT(self->held.value);
     Py_VISIT(self->held.undo);
+    Py_VISIT(self->held.was);
     return 0;
 }
 
@@ -128,9 +161,21 @@ context_value_clear(PyObject *obj)
     ContextValueObject *self = (ContextValueObject *)obj;
 
     Py_CLEAR(self->held.undo);
+    Py_CLEAR(self->held.was);
     Py_CLEAR(self->held.variable);
     Py_CLEAR(self->held.value);
     return 0;
+}
+
+/* Also before the collector clears anything. */
+static void
+context_value_finalize(PyObject *obj)
+{
+    PyObject *type, *value, *traceback;
+
+    PyErr_Fetch(&type, &value, &traceback);
+    held_drop(&((ContextValueObject *)obj)->held);
+    PyErr_Restore(type, value, traceback);
 }
 
 static void
@@ -138,9 +183,10 @@ context_value_dealloc(PyObject *obj)
 {
     PyObject *type, *value, *traceback;
 
+    if (PyObject_CallFinalizerFromDealloc(obj) < 0)
+        return;
     PyObject_GC_UnTrack(obj);
     PyErr_Fetch(&type, &value, &traceback);
-    held_drop(&((ContextValueObject *)obj)->held);
     (void)context_value_clear(obj);
     PyErr_Restore(type, value, traceback);
     object_free(obj);
@@ -161,6 +207,7 @@ static PyType_Slot context_value_slots[] = {
     {Py_tp_dealloc, HS_SLOT(context_value_dealloc)},
     {Py_tp_traverse, HS_SLOT(context_value_traverse)},
     {Py_tp_clear, HS_SLOT(context_value_clear)},
+    {Py_tp_finalize, HS_SLOT(context_value_finalize)},
     {Py_tp_methods, context_value_methods},
     {Py_tp_doc, (void *)(uintptr_t)context_value_doc},
     {0, NULL},

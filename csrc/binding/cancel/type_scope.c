@@ -119,6 +119,23 @@ scope_again(PyObject *obj, PyObject *Py_UNUSED(ignored))
     return (PyObject *)again;
 }
 
+/* They come with hardsock._scope, which may not be loaded yet. */
+static int
+scope_functions_are_set(const mod_state *st)
+{
+    PyObject *module;
+
+    if (st->load_host_scope != NULL)
+        return 0;
+    if ((module = PyImport_ImportModule("hardsock._scope")) == NULL)
+        return -1;
+    Py_DECREF(module);
+    if (st->load_host_scope != NULL)
+        return 0;
+    PyErr_SetString(PyExc_ImportError, "hardsock._scope is being imported");
+    return -1;
+}
+
 /* For each call of a function that it decorates. */
 static PyObject *
 scope_call(PyObject *obj, PyObject *args, PyObject *kwargs)
@@ -126,7 +143,7 @@ scope_call(PyObject *obj, PyObject *args, PyObject *kwargs)
     static const struct params p = {"a scope as a decorator", 1, 1, 1, {"function"}};
     PyObject *values[MAX_PARAMS];
 
-    if (parse_tuple(&p, args, kwargs, values) < 0)
+    if (parse_tuple(&p, args, kwargs, values) < 0 || scope_functions_are_set(state_of(obj)) < 0)
         return NULL;
     return PyObject_CallFunctionObjArgs(state_of(obj)->decorated, obj, values[0], NULL);
 }
@@ -165,11 +182,12 @@ scope_token(const ScopeObject *self, PyObject *outer)
 static int
 ask_module(PyObject *module_name, PyObject *name, PyObject *no)
 {
-    PyObject *module = PyImport_GetModule(module_name), *function, *answer = NULL;
+    /* Not PyImport_GetModule(): that waits for a thread that is importing it. */
+    PyObject *module = hs_dict_find(PyImport_GetModuleDict(), module_name), *function, *answer;
     int rv;
 
     if (module == NULL)
-        return PyErr_Occurred() ? -1 : 0;
+        return 0;
     function = PyObject_GetAttr(module, name);
     Py_DECREF(module);
     if (function == NULL) {
@@ -198,19 +216,33 @@ loop_runs(mod_state *st)
     return runs != 0 ? runs : ask_module(st->trio_lowlevel, st->str_in_trio_run, Py_False);
 }
 
+enum { FORGET_TRIES = 5 };
+
 /* For what an interrupt has cut off: does what is left of it. Keeps the exception that is set. */
 static void
 scope_forget_host(ScopeObject *self)
 {
     PyObject *host = self->host, *type, *value, *traceback, *result;
+    bool again = false;
 
     if (host == NULL)
         return;
     self->host = NULL;
     PyErr_Fetch(&type, &value, &traceback);
-    if ((result = PyObject_CallMethodNoArgs(host, self->st->str_forget)) == NULL)
+    /* Another interrupt may cut this off as well; what it has done it does not do twice. */
+    for (int tries = 0; tries < FORGET_TRIES; tries++) {
+        result = PyObject_CallMethodNoArgs(host, self->st->str_forget);
+        Py_XDECREF(result);
+        if (result != NULL || PyErr_ExceptionMatches(PyExc_Exception))
+            break;
+        again = PyErr_ExceptionMatches(PyExc_KeyboardInterrupt);
+        if (tries + 1 < FORGET_TRIES)
+            PyErr_Clear();
+    }
+    if (PyErr_Occurred())
         PyErr_WriteUnraisable(host);
-    Py_XDECREF(result);
+    if (again && type == NULL)
+        PyErr_SetInterrupt(); /* Nobody has been told of it. */
     Py_DECREF(host);
     PyErr_Restore(type, value, traceback);
 }
@@ -226,6 +258,8 @@ scope_begin_host(ScopeObject *self, PyObject *token)
 
     if (runs <= 0)
         return runs;
+    if (scope_functions_are_set(st) < 0)
+        return -1;
     if (st->host_scope == NULL &&
         token_make_once(st->module, &st->host_scope, PyObject_CallNoArgs(st->load_host_scope)) < 0)
         return -1;
@@ -360,9 +394,11 @@ scope_traverse(PyObject *obj, visitproc visit, void *arg)
     Py_VISIT(self->ambient.variable);
     Py_VISIT(self->ambient.value);
     Py_VISIT(self->ambient.undo);
+    Py_VISIT(self->ambient.was);
     Py_VISIT(self->beside.variable);
     Py_VISIT(self->beside.value);
     Py_VISIT(self->beside.undo);
+    Py_VISIT(self->beside.was);
     Py_VISIT(self->host);
     return 0;
 }
@@ -373,7 +409,9 @@ scope_clear(PyObject *obj)
     ScopeObject *self = (ScopeObject *)obj;
 
     Py_CLEAR(self->ambient.undo);
+    Py_CLEAR(self->ambient.was);
     Py_CLEAR(self->beside.undo);
+    Py_CLEAR(self->beside.was);
     Py_CLEAR(self->given);
     Py_CLEAR(self->seconds);
     Py_CLEAR(self->name);
@@ -385,14 +423,21 @@ scope_clear(PyObject *obj)
     return 0;
 }
 
+/* Also before the collector clears anything. */
+static void
+scope_finalize(PyObject *obj)
+{
+    scope_undo((ScopeObject *)obj);
+}
+
 static void
 scope_dealloc(PyObject *obj)
 {
-    ScopeObject *self = (ScopeObject *)obj;
     PyObject *type, *value, *traceback;
 
+    if (PyObject_CallFinalizerFromDealloc(obj) < 0)
+        return;
     PyObject_GC_UnTrack(obj);
-    scope_undo(self);
     PyErr_Fetch(&type, &value, &traceback);
     (void)scope_clear(obj);
     PyErr_Restore(type, value, traceback);
@@ -417,10 +462,15 @@ PyDoc_STRVAR(
     "An interrupt, wherever it comes, does not leave it set.");
 
 static PyType_Slot scope_slots[] = {
-    {Py_tp_new, HS_SLOT(scope_new)},           {Py_tp_dealloc, HS_SLOT(scope_dealloc)},
-    {Py_tp_traverse, HS_SLOT(scope_traverse)}, {Py_tp_clear, HS_SLOT(scope_clear)},
-    {Py_tp_call, HS_SLOT(scope_call)},         {Py_tp_methods, scope_methods},
-    {Py_tp_doc, (void *)(uintptr_t)scope_doc}, {0, NULL},
+    {Py_tp_new, HS_SLOT(scope_new)},
+    {Py_tp_dealloc, HS_SLOT(scope_dealloc)},
+    {Py_tp_traverse, HS_SLOT(scope_traverse)},
+    {Py_tp_clear, HS_SLOT(scope_clear)},
+    {Py_tp_call, HS_SLOT(scope_call)},
+    {Py_tp_methods, scope_methods},
+    {Py_tp_doc, (void *)(uintptr_t)scope_doc},
+    {Py_tp_finalize, HS_SLOT(scope_finalize)},
+    {0, NULL},
 };
 
 PyType_Spec scope_spec = {
@@ -590,13 +640,10 @@ static PyMethodDef task_scope_methods[] = {
 PyDoc_STRVAR(task_scope_doc, "TaskScope(seconds, *, name=None)\n--\n\nSee hardsock.aio.timeout.");
 
 static PyType_Slot task_scope_slots[] = {
-    {Py_tp_new, HS_SLOT(task_scope_new)},
-    {Py_tp_dealloc, HS_SLOT(scope_dealloc)},
-    {Py_tp_traverse, HS_SLOT(scope_traverse)},
-    {Py_tp_clear, HS_SLOT(scope_clear)},
-    {Py_tp_methods, task_scope_methods},
-    {Py_tp_doc, (void *)(uintptr_t)task_scope_doc},
-    {0, NULL},
+    {Py_tp_new, HS_SLOT(task_scope_new)},           {Py_tp_dealloc, HS_SLOT(scope_dealloc)},
+    {Py_tp_traverse, HS_SLOT(scope_traverse)},      {Py_tp_clear, HS_SLOT(scope_clear)},
+    {Py_tp_finalize, HS_SLOT(scope_finalize)},      {Py_tp_methods, task_scope_methods},
+    {Py_tp_doc, (void *)(uintptr_t)task_scope_doc}, {0, NULL},
 };
 
 /* A base of hardsock.aio.timeout, which brings its documentation. */
@@ -629,10 +676,8 @@ core_set_scope_functions(PyObject *module, PyObject *const *args, Py_ssize_t nar
 
     if (parse_args(&p, args, nargs, kwnames, values) < 0)
         return NULL;
-    if (st->load_host_scope != NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "the functions of scopes are set already");
-        return NULL;
-    }
+    if (st->load_host_scope != NULL) /* It is loaded anew: what was given first is as good. */
+        Py_RETURN_NONE;
     st->load_host_scope = Py_NewRef(values[0]);
     st->decorated = Py_NewRef(values[1]);
     Py_RETURN_NONE;

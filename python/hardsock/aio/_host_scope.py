@@ -128,6 +128,8 @@ class HostScope:
 
     def _forget(self) -> None:
         """In the place of what `_is_own_cancel` has not done, as an interrupt came."""
+        if self._cancelled and _COUNTS and self._task.cancelling() > self._cancelling:
+            self._task.uncancel()
 
     # ---- the end of the token
 
@@ -145,7 +147,10 @@ class HostScope:
             self._token.check()
         except HardsockError as error:
             self._error = error.with_traceback(None)
-        self._soon(self._end)
+            self._soon(self._end)
+        else:  # Its deadline was moved meanwhile, by another thread.
+            operation = self._operation = self._token._op_wait(self._hub, None)
+            self._soon(lambda: None if self._left else self._look(operation))
 
     def _end(self) -> None:
         if self._left:

@@ -91,8 +91,8 @@ def _measure() -> Finding:
     return Finding(
         plain=_figures(plain),
         hardsock=_figures(ours),
+        # Not by SYNs: where cookies answer them all, it is the last packets that are dropped.
         shown=plain["overflows"] > 0
-        and plain["syns"] > _CLIENTS
         and ours["overflows"] == 0
         and len(ours["accepted"]) == _CLIENTS,
         text=f"{_CLIENTS} clients came at once while a server was busy for {_BUSY} s. With the "

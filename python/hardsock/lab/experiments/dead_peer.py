@@ -36,17 +36,21 @@ def serve() -> None:
                 stack.enter_context(listener.accept()[0])
 
 
-def _plain(user_timeout: bool, keepalive: bool) -> socket.socket:
+def _plain(user_timeout: bool) -> socket.socket:
     sock = socket.create_connection((Wire.B, _PORT), timeout=_PATIENCE)
     sock.setblocking(False)
     if user_timeout:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(_DEAD_AFTER * 1000))
-    if keepalive:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 2)
     return sock
+
+
+def _send_with_keepalive(sock: socket.socket) -> None:
+    """Data first: a client that stands still would find out by probes before it has sent any."""
+    sock.send(b"a question")
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 2)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
 def _until_noticed(conn: hs.Connection, sends: bool, begin: float) -> tuple[float, str]:
@@ -73,7 +77,7 @@ def wait_for_the_dead() -> dict[str, Any]:
     """Connect, and once the link is cut: who has noticed by the time that hardsock has."""
     options = hs.SocketOptions(dead_after=_DEAD_AFTER)
     with ExitStack() as stack:
-        plain = {name: stack.enter_context(_plain(*how)) for name, how in _PLAIN.items()}
+        plain = {name: stack.enter_context(_plain(how[0])) for name, how in _PLAIN.items()}
         ours = {
             name: hs.connect((Wire.B, _PORT), timeout=_PATIENCE, options=options) for name in _OURS
         }
@@ -84,7 +88,7 @@ def wait_for_the_dead() -> dict[str, Any]:
         begin = time.monotonic()
         for name, (_, sends) in _PLAIN.items():
             if sends:
-                plain[name].send(b"a question")
+                _send_with_keepalive(plain[name])
         with ThreadPoolExecutor(len(ours)) as others:
             waits = {
                 name: others.submit(_until_noticed, conn, _OURS[name], begin)
