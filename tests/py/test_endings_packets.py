@@ -28,7 +28,7 @@ from support.packets import Capture, mute
 from support.require import available, require
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "endings.md"
-TIMEOUT = 10.0
+TIMEOUT = 60.0
 TIME_WAIT = "06"
 TICKS = os.sysconf("SC_CLK_TCK")
 

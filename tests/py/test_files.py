@@ -510,8 +510,8 @@ def test_a_signal_handler_that_raises_loses_nothing(ids: Identities) -> None:
             theirs.sendall(b"half")
             for call in (lambda: file.read(8), file.readline, lambda: file.readinto(bytearray(8))):
                 timer = threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGUSR1))
-                timer.start()
                 with pytest.raises(Interrupted):
+                    timer.start()
                     call()
                 timer.join()
         finally:

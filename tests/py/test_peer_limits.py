@@ -14,7 +14,7 @@ from hardsock.lab.endpoint import connect_to
 from hardsock.lab.threads import Call
 from hardsock.lab.waits import poll_until
 
-TIMEOUT = 10
+TIMEOUT = 60
 HEADER = "PROXY TCP4 {} 192.0.2.2 1234 443\r\n"
 
 

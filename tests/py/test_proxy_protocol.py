@@ -29,7 +29,7 @@ V1_SIX = b"PROXY TCP6 2001:db8::1 2001:db8::2 1234 443\r\n"
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 V2 = SIGNATURE + b"\x21\x11\0\x0c\xc0\0\x02\x01\xc0\0\x02\x02\x04\xd2\x01\xbb"
 LOCAL = SIGNATURE + b"\x20\0\0\0"
-TIMEOUT = 10
+TIMEOUT = 60
 
 
 @contextlib.contextmanager

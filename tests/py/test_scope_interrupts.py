@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import gc
 import os
 import sys
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
@@ -28,6 +29,15 @@ pytestmark = pytest.mark.skipif(
 
 OURS = (os.path.dirname(hs.__file__) + os.sep, contextlib.__file__)
 LONG = 600.0
+
+
+@pytest.fixture(autouse=True)
+def no_collector() -> Iterator[None]:
+    """It would run what others left, with our trace, in the middle of it."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 class Interrupt(BaseException):

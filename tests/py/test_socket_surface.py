@@ -460,7 +460,7 @@ def test_a_select_loop_reads_all_of_a_tls_stream(version: str, ids: Identities) 
         server.close_write()
         while not ended:
             if not client.pending():
-                assert select.select([client], [], [], 5)[0]
+                assert select.select([client], [], [], 60)[0]
             try:
                 data = client.recv(100, socket.MSG_DONTWAIT)
             except BlockingIOError:
@@ -489,7 +489,7 @@ def test_pending_tells_of_an_end_that_was_read_with_the_data(ids: Identities) ->
         client.peek(3)
         assert client.recv(3) == b"bye"
         while not client.pending():
-            assert select.select([client], [], [], 5)[0]
+            assert select.select([client], [], [], 60)[0]
             assert client.recv(10, socket.MSG_PEEK) == b""
         assert client.recv(10) == b""
 

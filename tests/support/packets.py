@@ -28,7 +28,7 @@ _ETH_P_IP = 0x0800
 _FIN, _SYN, _RST = 1, 2, 4
 _SO_ATTACH_FILTER = 26
 _MARKER = b"no packet of the connection comes after this"
-_PATIENCE = 10.0
+_PATIENCE = 60.0
 
 
 def mute(sock: socket.socket) -> None:

@@ -13,7 +13,7 @@ from typing import IO
 from hardsock.lab.servers.process import clean_environment, find_program
 from hardsock.lab.waits import poll_until, readable
 
-_TIMEOUT = 10.0
+_TIMEOUT = 60.0
 
 
 class Program:

@@ -47,7 +47,11 @@ class Program:
                 self.process.stdin.flush()
             except BrokenPipeError:
                 pass  # Its end is told by the answer that does not come.
-            return self.line()
+            try:
+                return self.line()
+            except BaseException:  # Else the answer would be taken for that to the next question.
+                self.process.kill()
+                raise
 
     def line(self) -> str:
         """Its next line; raises as `ask`."""

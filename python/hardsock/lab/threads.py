@@ -86,11 +86,11 @@ class Call(Generic[T]):
         """Wait until the thread sleeps in *syscall*: see `wait_until_blocked`."""
         wait_until_blocked(self.native_id, syscall, timeout)
 
-    def join(self, timeout: float = 10.0) -> None:
+    def join(self, timeout: float = 60.0) -> None:
         """Wait for the end of the call, whatever it is."""
         _join(Deadline(timeout), [self._thread])
 
-    def result(self, timeout: float = 10.0) -> T:
+    def result(self, timeout: float = 60.0) -> T:
         """Wait for the end of the call; return its value or raise its exception."""
         self.join(timeout)
         if self._error is not None:

@@ -16,9 +16,9 @@ from hardsock.lab import run_threaded
 from hardsock.lab.waits import Deadline, poll_until, readable
 
 _CLIENTS = 64
-_HOLD = 1.0
-_ANSWER_LIMIT = 5.0
-_RECOVERY_LIMIT = 5.0
+_HOLD = 3.0
+_ANSWER_LIMIT = 30.0
+_RECOVERY_LIMIT = 30.0
 
 
 class _ServerProcess:

@@ -17,9 +17,9 @@ from hardsock.lab.certificates import make_certificate
 from hardsock.lab.endpoint import Address, connect_to, listen, shut
 
 _OTHERS = 19
-_HANDSHAKE_TIMEOUT = 1.0
-_PATIENCE = 2.0
-_LIMIT = 10.0
+_HANDSHAKE_TIMEOUT = 2.0
+_PATIENCE = 4.0
+_LIMIT = 30.0
 _SLACK = 0.25
 _WORD = b"served"
 
