@@ -58,8 +58,9 @@ def build(interpreters: list[str], target: Path) -> None:
         python = tools(scratch)
         path = f"{python.parent}:{os.environ['PATH']}"
         for interpreter in interpreters:
-            raw = scratch / "raw"
-            command = [interpreter, "-m", "pip", "wheel", "-q", "--no-deps", "-w", raw, ROOT]
+            raw, own = scratch / "raw", scratch / "own"  # Debian's interpreter has no pip itself.
+            run(interpreter, "-m", "venv", "--clear", own)
+            command = [own / "bin/pip", "wheel", "-q", "--no-deps", "-w", raw, ROOT]
             run(*command, HARDSOCK_STATIC=str(STATIC))
             (wheel,) = raw.glob("*.whl")
             run(python, HERE / "repair.py", wheel, target, HARDSOCK_STATIC=str(STATIC), PATH=path)

@@ -222,10 +222,13 @@ END_TEST
 
 START_TEST(dropping_what_is_not_held_ends_the_process)
 {
+    pthread_mutexattr_t checking;
     struct hs_lock a;
 
     hs_lock_init(&a, HS_RANK_TOKEN);
-    a.mutex = (pthread_mutex_t)PTHREAD_ERRORCHECK_MUTEX_INITIALIZER_NP;
+    ck_assert_int_eq(pthread_mutexattr_init(&checking), 0);
+    ck_assert_int_eq(pthread_mutexattr_settype(&checking, PTHREAD_MUTEX_ERRORCHECK), 0);
+    ck_assert_int_eq(pthread_mutex_init(&a.mutex, &checking), 0);
     hs_lock_drop(&a);
 }
 END_TEST
