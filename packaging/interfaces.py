@@ -108,6 +108,9 @@ def has_grown(before: str, after: str) -> bool:
     positional = list(takewhile(lambda one: not one.startswith("*"), old))
     if new[: len(positional)] != positional or not set(old) <= set(new):
         return False
+    takes_any = any(one.startswith("*") and not one.startswith("**") and one != "*" for one in old)
+    if takes_any and list(takewhile(lambda one: not one.startswith("*"), new)) != positional:
+        return False  # What came into *args would come into the new one.
     return all(one == "*" or "=" in one for one in new if one not in old)
 
 

@@ -262,7 +262,7 @@ hs_conn_set_user_timeout(struct hs_conn *c, unsigned ms, bool shorten, struct hs
     if (c->family == AF_UNIX || !hs_fd_is_ours(&c->fd) || hs_fd_look(&c->fd, NULL) != HS_OK)
         return HS_E_CLOSED;
     if (hs_sys_getsockopt(hs_fd_number(&c->fd), IPPROTO_TCP, TCP_USER_TIMEOUT, &was, &len) != 0 ||
-        (!(shorten && 0 < was && was <= ms) &&
+        (!(shorten && 0 < was && (ms == 0 || was <= ms)) &&
          hs_sys_setsockopt(hs_fd_number(&c->fd), IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms)) !=
              0))
         rv = hs_err_set(err, HS_E_SYSTEM, errno, "guard", "TCP_USER_TIMEOUT");

@@ -490,6 +490,8 @@ START_TEST(the_user_timeout_is_set_and_was_what_it_was)
     ck_assert_uint_eq(was, 7000);
     ASSERT_OK(hs_conn_set_user_timeout(p.c, 6000, true, fresh(), &was));
     ck_assert_uint_eq(was, 5000);
+    ASSERT_OK(hs_conn_set_user_timeout(p.c, 0, true, fresh(), &was));
+    ck_assert_uint_eq(was, 5000);
     ASSERT_OK(hs_conn_set_user_timeout(p.c, 0, false, fresh(), &was));
     ck_assert_uint_eq(was, 5000); /* The longer one has changed nothing. */
     was = 7;

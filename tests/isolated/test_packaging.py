@@ -215,6 +215,7 @@ def test_what_has_gone_or_changed_is_told_apart_from_what_has_come() -> None:
         ("python f(a, b=(1, 2))", "python f(a, b=(1, 2), c='(', *, d={})"),
         ("python f()", "python f(*, a=<sentinel>)"),
         ("python C(a)", "python C(a, *, b=1)"),
+        ("python f(a, *args)", "python f(a, *args, b=None)"),
     ],
 )
 def test_a_parameter_that_can_be_left_out_takes_nothing_away(before: str, after: str) -> None:
@@ -231,6 +232,7 @@ def test_a_parameter_that_can_be_left_out_takes_nothing_away(before: str, after:
         ("python f(a, b=1)", "python f(a, b=2)"),
         ("python f(a, b=1)", "python f(a)"),
         ("python f(a)", "python f"),
+        ("python f(a, *args)", "python f(a, b=None, *args)"),
         ("python f", "python f(a=1)"),
         ("python f(a)", "python g(a)"),
     ],

@@ -514,13 +514,17 @@ static PyObject *
 ready_next(PyObject *obj)
 {
     ReadyObject *self = (ReadyObject *)obj;
-    PyObject *stop = self->stop, *value = self->value;
+    PyObject *stop, *value;
 
+    HS_BEGIN_LOCKED(self);
+    stop = self->stop;
+    value = self->value;
+    self->stop = self->value = NULL;
+    HS_END_LOCKED();
     if (stop == NULL) {
         PyErr_SetString(PyExc_RuntimeError, "this was awaited already");
         return NULL;
     }
-    self->stop = self->value = NULL;
     hs_stop_iteration(stop, value);
     return NULL;
 }

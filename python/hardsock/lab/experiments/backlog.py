@@ -130,7 +130,7 @@ BACKLOG = Experiment(
     name="backlog",
     title="A moment's pause, and seconds for the clients",
     claim="A backlog that is too short turns each short pause of a server into seconds for those who "
-    "connect meanwhile; a larger net.core.somaxconn alone changes nothing.",
+    "connect meanwhile.",
     why="The kernel completes handshakes until backlog + 1 connections wait to be accepted, and drops "
     "further SYNs, or the last packet of their handshakes, without a word (listen(2), tcp(7)). A SYN is "
     "sent again a second later, at the earliest (RFC 6298). Where it is answered by a SYN cookie and the "
