@@ -489,7 +489,7 @@ def test_a_cancelled_trio_scope_ends_it_at_once() -> None:
     [
         ({"drain_timeout": None}, ValueError, "drain_timeout"),
         ({"max_connections": 0}, ValueError, "max_connections"),
-        ({"linger": 39}, ValueError, "linger=39 and drain_timeout=30"),
+        ({"linger": 39}, ValueError, "linger=39 and drain_timeout=5"),
         ({"idle_timeout": -1}, ValueError, "idle_timeout"),
         ({"token": "t"}, TypeError, "token"),
         ({"handler": "x"}, TypeError, "handler"),

@@ -73,7 +73,7 @@ def ask_stock():
 threads = [threading.Thread(target=ask_stock, daemon=True) for _ in range(6)]
 for thread in threads:
     thread.start()
-while pool.stats().waiting < 4:
+while (pool.stats().lent, pool.stats().waiting) != (2, 4):  # Six wait while the pool dials.
     pass
 ready()
 sys.stdin.readline()

@@ -14,6 +14,7 @@ import hardsock as hs
 from hardsock.lab.endpoint import listen
 from hardsock.lab.experiments.experiment import Chart, Experiment, Finding, Line
 from hardsock.lab.namespaces import run_in_namespace
+from hardsock.lab.waits import poll_until
 
 _SIZE, _REQUESTS, _FORGETS = 10, 100, 5
 _PATIENCE = 0.2
@@ -77,6 +78,8 @@ def _ours(address: tuple[str, int]) -> tuple[int, list[tuple[int, int]], str]:
             del conn  # Forgotten: the ledger takes it back.
             gc.collect()
             out.append((number, len(pool.lent())))
+        poll_until(lambda: not pool.lent(), 30.0)  # Who frees it may leave it to another thread.
+        out[-1] = (len(out), len(pool.lent()))
     return len(out), out, said
 
 
