@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from hardsock.lab.servers.process import Server, find_program, free_port, running, work_directory
+from hardsock.lab.waits import poll_until
 
 _RABBIT = "/usr/lib/rabbitmq/bin/rabbitmq-server"  # Debian's in PATH would change the user.
 
@@ -65,4 +67,14 @@ def rabbitmq(*, certificate: tuple[Path, Path] | None = None) -> Iterator[tuple[
                 "rabbitmq", [*argv, program], port, directory, ready_timeout=_BOOT_TIMEOUT
             ) as server,
         ):
+            # Its listeners come up one after the other, the plain one first.
+            assert not tls_port or poll_until(lambda: _listens(tls_port), _BOOT_TIMEOUT)
             yield server, tls_port
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 10).close()
+    except OSError:
+        return False
+    return True
