@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,14 +68,17 @@ def rabbitmq(*, certificate: tuple[Path, Path] | None = None) -> Iterator[tuple[
                 "rabbitmq", [*argv, program], port, directory, ready_timeout=_BOOT_TIMEOUT
             ) as server,
         ):
-            # Its listeners come up one after the other, the plain one first.
-            assert not tls_port or poll_until(lambda: _listens(tls_port), _BOOT_TIMEOUT)
+            # That of TLS comes up later, and closes what it accepts before it is ready.
+            assert not tls_port or poll_until(lambda: _speaks_tls(tls_port), _BOOT_TIMEOUT)
             yield server, tls_port
 
 
-def _listens(port: int) -> bool:
+def _speaks_tls(port: int) -> bool:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
-        socket.create_connection(("127.0.0.1", port), 10).close()
+        with socket.create_connection(("127.0.0.1", port), 10) as plain:
+            context.wrap_socket(plain).close()
     except OSError:
         return False
     return True
