@@ -265,18 +265,7 @@ Cells = dict[str, dict[str, dict[str, set[str]]]]  # adapter, what, transport: e
 def collect() -> list[str]:
     """The names of all tests of adapters, from the one who runs them."""
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "--collect-only",
-            "-n",
-            "0",
-            "-m",
-            "",
-            "tests/adapters",
-        ],
+        [sys.executable, *"-m pytest -q --collect-only -n 0 tests/adapters -m".split(), ""],
         cwd=common.ROOT,
         capture_output=True,
         text=True,

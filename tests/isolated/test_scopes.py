@@ -98,7 +98,7 @@ def test_a_scope_in_a_cycle_is_taken_back_by_the_collector() -> None:
     run(code)
 
 
-def test_an_interrupted_or_repeated_load_of_the_module_does_no_harm() -> None:
+def test_loading_the_module_anew_does_no_harm() -> None:
     code = """
     import importlib
     import hardsock as hs
@@ -109,6 +109,88 @@ def test_an_interrupted_or_repeated_load_of_the_module_does_no_harm() -> None:
     assert hs.timeout(60)(lambda: hs.current() is not None)()
     """
     run(code)
+
+
+IN_A_TASK = """
+import asyncio, contextlib
+import hardsock as hs
+from hardsock.aio import _host_scope
+from hardsock.aio._host_scope import HostScope
+
+def run(main):
+    loop = asyncio.new_event_loop()  # Not asyncio.run, which takes SIGINT for itself.
+    try:
+        loop.run_until_complete(main())
+    finally:
+        loop.close()
+"""
+
+
+def test_an_interrupt_of_the_taking_back_loses_neither() -> None:
+    code = """
+    calls, forget = [], HostScope.forget
+
+    def interrupted(self):
+        calls.append(self)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        forget(self)
+
+    HostScope.forget = interrupted
+
+    async def main():
+        scope = hs.timeout(60)
+        scope.__enter__()
+        try:
+            del scope
+            while True:
+                pass
+        except KeyboardInterrupt:
+            pass
+        assert (len(calls), _host_scope._innermost.get(), hs.current()) == (2, None, None)
+        calls.clear()
+
+    run(main)
+    """
+    run(IN_A_TASK + textwrap.dedent(code))
+
+
+def test_a_deadline_that_was_moved_at_its_end_is_waited_for_again() -> None:
+    code = """
+    async def main():
+        try:
+            with hs.timeout(60) as token:
+                _host_scope._innermost.get()._token_has_ended()  # As its step says; check() does not.
+                asyncio.get_running_loop().call_later(0.1, token.cancel, "moved")
+                await asyncio.Event().wait()
+        except hs.Cancelled as exc:
+            assert "moved" in str(exc)
+        else:
+            raise AssertionError("nothing has ended it")
+        if hasattr(asyncio.Task, "cancelling"):
+            assert asyncio.current_task().cancelling() == 0
+
+    run(main)
+    """
+    run(IN_A_TASK + textwrap.dedent(code))
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="tasks count cancellations from 3.11 on")
+def test_a_scope_that_is_forgotten_takes_its_cancellation_back() -> None:
+    code = """
+    async def main():
+        task = asyncio.current_task()
+        scope = hs.timeout(60)
+        scope.__enter__()
+        _host_scope._innermost.get()._cancel()
+        assert task.cancelling() == 1
+        del scope
+        assert task.cancelling() == 0
+
+    with contextlib.suppress(asyncio.CancelledError):  # Up to 3.12 it comes all the same.
+        run(main)
+    """
+    run(IN_A_TASK + textwrap.dedent(code))
 
 
 WITHOUT_MEMORY = """
@@ -143,7 +225,6 @@ async def in_a_task(make):
     with make():
         pass  # The loop's part is made once.
     each(make)
-    await asyncio.sleep(0)
 
 makes = [lambda: hs.timeout(60), lambda: hs.shield(60), lambda: _core.ContextValue(_core.scope, hs.CancelToken())]
 for make in makes:
