@@ -299,23 +299,6 @@ hs_conn_info(struct hs_conn *c, struct hs_conn_info *ret_info)
     };
 }
 
-hs_err
-hs_conn_local_addr(struct hs_conn *c, struct hs_error *err, struct hs_addr *ret_addr)
-{
-    struct hs_addr addr = {.len = sizeof(addr.storage)};
-    hs_err rv;
-
-    HS_CHECK(c, CONN_MAGIC);
-    if ((rv = hs_fd_look(&c->fd, err)) != HS_OK)
-        return rv;
-    if (hs_sys_getsockname(hs_fd_number(&c->fd), &addr.sa, &addr.len) != 0)
-        rv = hs_err_set(err, HS_E_SYSTEM, errno, "getsockname", "getsockname");
-    else
-        *ret_addr = addr;
-    hs_fd_look_end(&c->fd);
-    return rv;
-}
-
 /* Kept from the beginning: after a reset the kernel has forgotten it. */
 hs_err
 hs_conn_peer_addr(struct hs_conn *c, struct hs_error *err, struct hs_addr *ret_addr)
@@ -362,14 +345,9 @@ hs_conn_proxy_addr(struct hs_conn *c, struct hs_addr *ret_addr)
 void
 hs_conn_addresses(struct hs_conn *c, struct hs_addr *ret_local, struct hs_addr *ret_peer)
 {
-    ret_local->len = 0;
     *ret_peer = *hs_conn_peer(c);
-    if (hs_conn_local_addr(c, NULL, ret_local) == HS_OK ||
-        atomic_load(&c->local_state) != LOCAL_KNOWN)
-        return;
-    ret_local->len =
-        c->family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
-    memcpy(&ret_local->storage, &c->local, ret_local->len);
+    if (!hs_conn_known_local(c, ret_local) && hs_conn_local_addr(c, NULL, ret_local) != HS_OK)
+        ret_local->len = 0;
 }
 
 hs_err

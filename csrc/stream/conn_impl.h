@@ -212,6 +212,8 @@ void hs_conn_wake_reader(struct hs_conn *c);
 void hs_half_closed(struct hs_conn *c, enum hs_dir other);
 /* Before the descriptor goes: errors that come after still tell both addresses. */
 void hs_conn_remember_local(struct hs_conn *c);
+/* The own address without a question to the kernel, if somebody has asked; closed ones, too. */
+bool hs_conn_known_local(struct hs_conn *c, struct hs_addr *ret_addr);
 
 /* ---- resets.c ---- */
 /* Before the descriptor goes. unread_above: the peer had sent what nobody has read, above the

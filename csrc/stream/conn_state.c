@@ -8,8 +8,10 @@
 #include "../base/sys.h"
 #include "../base/time.h"
 
+#include <errno.h>
 #include <linux/sockios.h>
 #include <netinet/tcp.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
@@ -21,21 +23,60 @@ hs_conn_peer(struct hs_conn *c)
     return client != NULL ? client : &c->peer;
 }
 
-/* A unix socket's may be long, and is not kept. */
-void
-hs_conn_remember_local(struct hs_conn *c)
+bool
+hs_conn_known_local(struct hs_conn *c, struct hs_addr *ret_addr)
+{
+    if (atomic_load(&c->local_state) != LOCAL_KNOWN)
+        return false;
+    ret_addr->len =
+        c->family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+    memcpy(&ret_addr->storage, &c->local, ret_addr->len);
+    return true;
+}
+
+/* Of a connected socket it stays as it is. A unix socket's may be long, and is not kept. */
+static void
+conn_state_keep_local(struct hs_conn *c, const struct hs_addr *addr)
 {
     unsigned char unknown = LOCAL_UNKNOWN;
-    socklen_t len = sizeof(c->local);
 
     if (c->family == AF_UNIX ||
         !atomic_compare_exchange_strong(&c->local_state, &unknown, LOCAL_BEGUN))
         return;
-    if (hs_fd_look(&c->fd, NULL) != HS_OK)
-        return;
-    if (hs_sys_getsockname(hs_fd_number(&c->fd), (struct sockaddr *)&c->local, &len) == 0)
-        atomic_store(&c->local_state, LOCAL_KNOWN);
+    memcpy(&c->local, &addr->storage, sizeof(c->local));
+    atomic_store(&c->local_state, LOCAL_KNOWN);
+}
+
+hs_err
+hs_conn_local_addr(struct hs_conn *c, struct hs_error *err, struct hs_addr *ret_addr)
+{
+    struct hs_addr addr = {.len = sizeof(addr.storage)};
+    hs_err rv;
+
+    HS_CHECK(c, CONN_MAGIC);
+    if ((rv = hs_fd_look(&c->fd, err)) != HS_OK)
+        return rv;
+    if (hs_conn_known_local(c, ret_addr)) {
+        hs_fd_look_end(&c->fd);
+        return HS_OK;
+    }
+    if (hs_sys_getsockname(hs_fd_number(&c->fd), &addr.sa, &addr.len) != 0) {
+        rv = hs_err_set(err, HS_E_SYSTEM, errno, "getsockname", "getsockname");
+    } else {
+        conn_state_keep_local(c, &addr);
+        *ret_addr = addr;
+    }
     hs_fd_look_end(&c->fd);
+    return rv;
+}
+
+void
+hs_conn_remember_local(struct hs_conn *c)
+{
+    struct hs_addr addr;
+
+    if (c->family != AF_UNIX && hs_conn_local_addr(c, NULL, &addr) != HS_OK)
+        return; /* Then errors that come after do not tell it. */
 }
 
 bool

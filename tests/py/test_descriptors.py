@@ -95,6 +95,14 @@ def test_each_is_told_with_the_line_that_made_it(listener: hs.Listener) -> None:
     right.close()
 
 
+def test_own_address_is_asked_for_once(listener: hs.Listener) -> None:
+    with hs.connect(listener.getsockname()) as conn, listener.accept():
+        own = conn.getsockname()
+        with hs.faults("seed=0,getname.invalid=1"):
+            assert own == conn.getsockname()
+            assert f"{own[0]}:{own[1]}" == _find(conn).local
+
+
 @pytest.mark.may_leave("thrown away on purpose", sites=["*/test_descriptors.py:*"])
 def test_closed_ones_are_told_no_more_and_nothing_is_kept_alive(listener: hs.Listener) -> None:
     conn = hs.connect(listener.getsockname())

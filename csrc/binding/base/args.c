@@ -492,6 +492,24 @@ address_object(const struct hs_addr *addr)
 }
 
 PyObject *
+record_new(PyObject *type, const char *format, ...)
+{
+    PyObject *values, *args, *record = NULL;
+    va_list list;
+
+    va_start(list, format);
+    values = Py_VaBuildValue(format, list);
+    va_end(list);
+    if (values == NULL)
+        return NULL;
+    if ((args = PyTuple_Pack(1, values)) != NULL)
+        record = PyTuple_Type.tp_new((PyTypeObject *)type, args, NULL);
+    Py_XDECREF(args);
+    Py_DECREF(values);
+    return record;
+}
+
+PyObject *
 time_object(int64_t ns)
 {
     if (ns == 0 || ns == HS_NEVER)

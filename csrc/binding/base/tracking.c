@@ -278,11 +278,11 @@ copy_object(mod_state *st, const struct copy *c, int fd)
     } else {
         local_rv = hs_listener_addr(c->listener, NULL, &local);
     }
-    return PyObject_CallFunction(st->opened_record, "sKiNNOiLKO", how_names[c->how],
-                                 (unsigned long long)c->serial, fd,
-                                 address_or_none(local_rv, &local), address_or_none(peer_rv, &peer),
-                                 object_or_none(c->site.code), c->site.at, (long long)c->since_ns,
-                                 (unsigned long long)c->thread, object_or_none(c->owner));
+    return record_new(st->opened_record, "sKiNNOiLKO", how_names[c->how],
+                      (unsigned long long)c->serial, fd, address_or_none(local_rv, &local),
+                      address_or_none(peer_rv, &peer), object_or_none(c->site.code), c->site.at,
+                      (long long)c->since_ns, (unsigned long long)c->thread,
+                      object_or_none(c->owner));
 }
 
 static PyObject *
@@ -359,10 +359,10 @@ tracking_thrown_away(mod_state *st, const struct opened *o, PyObject *obj)
     hs_call_site_leaked(call_site_intern(st, &o->site), o->kind->conn(o));
     if (!atomic_load_explicit(&st->tells_owners, memory_order_acquire))
         return;
-    item = PyObject_CallFunction(st->dropped_record, "sKNOiLKO", how_names[o->how],
-                                 (unsigned long long)o->serial, PyObject_Repr(obj),
-                                 object_or_none(o->site.code), o->site.at, (long long)o->since_ns,
-                                 (unsigned long long)o->thread, object_or_none(o->owner));
+    item =
+        record_new(st->dropped_record, "sKNOiLKO", how_names[o->how], (unsigned long long)o->serial,
+                   PyObject_Repr(obj), object_or_none(o->site.code), o->site.at,
+                   (long long)o->since_ns, (unsigned long long)o->thread, object_or_none(o->owner));
     if (item == NULL || PyList_Append(st->thrown_away, item) < 0)
         PyErr_WriteUnraisable(obj);
     Py_XDECREF(item);

@@ -131,23 +131,22 @@ code_object(const void *code)
 PyObject *
 pool_lent_object(mod_state *st, const struct hs_lent *l)
 {
-    return PyObject_CallFunction(
-        st->lease_record, "KKKNiLKKKniO", (unsigned long long)l->id,
-        (unsigned long long)l->holder.thread, (unsigned long long)l->holder.task,
-        code_object(l->holder.code), l->holder.at, (long long)l->age_ns,
-        (unsigned long long)l->times_lent, (unsigned long long)l->bytes_sent,
-        (unsigned long long)l->bytes_received, (Py_ssize_t)l->endpoint, l->fd,
-        l->overdue ? Py_True : Py_False);
+    return record_new(st->lease_record, "KKKNiLKKKniO", (unsigned long long)l->id,
+                      (unsigned long long)l->holder.thread, (unsigned long long)l->holder.task,
+                      code_object(l->holder.code), l->holder.at, (long long)l->age_ns,
+                      (unsigned long long)l->times_lent, (unsigned long long)l->bytes_sent,
+                      (unsigned long long)l->bytes_received, (Py_ssize_t)l->endpoint, l->fd,
+                      l->overdue ? Py_True : Py_False);
 }
 
 static PyObject *
 borrower_object(mod_state *st, const struct hs_call_site_stats *s)
 {
-    return PyObject_CallFunction(st->borrower_record, "NinKKKKLL", code_object(s->code), s->at,
-                                 (Py_ssize_t)s->lent, (unsigned long long)s->acquired,
-                                 (unsigned long long)s->lost, (unsigned long long)s->overdue,
-                                 (unsigned long long)s->dirty, (long long)s->held_max_ns,
-                                 (long long)s->held_sum_ns);
+    return record_new(st->borrower_record, "NinKKKKLL", code_object(s->code), s->at,
+                      (Py_ssize_t)s->lent, (unsigned long long)s->acquired,
+                      (unsigned long long)s->lost, (unsigned long long)s->overdue,
+                      (unsigned long long)s->dirty, (long long)s->held_max_ns,
+                      (long long)s->held_sum_ns);
 }
 
 /* A list of n things that are next to each other in memory. */
@@ -253,11 +252,11 @@ append_sockets(const mod_state *st, PyObject *list, struct hs_pool *core, bool l
     n = hs_pool_conns(core, lent, conns, room);
     n = n < room ? n : room;
     for (size_t i = 0; i < n; i++) {
-        PyObject *item =
-            rv < 0 ? NULL
-                   : PyObject_CallFunction(st->pool_socket_record, "OiNi",
-                                           lent ? Py_True : Py_False, hs_conn_fileno(conns[i]),
-                                           peer_object(conns[i]), pool_report_tcp_state(conns[i]));
+        PyObject *item = rv < 0
+                             ? NULL
+                             : record_new(st->pool_socket_record, "OiNi", lent ? Py_True : Py_False,
+                                          hs_conn_fileno(conns[i]), peer_object(conns[i]),
+                                          pool_report_tcp_state(conns[i]));
 
         if (item == NULL || PyList_Append(list, item) < 0)
             rv = -1;

@@ -392,10 +392,10 @@ core_read_certificate(PyObject *module, PyObject *der)
         raise_plain_error(state_of_module(module), &err, rv);
         return NULL;
     }
-    record = PyObject_CallFunction(state_of_module(module)->certificate_record, "NNNNLL",
-                                   text_object(cert.subject), text_object(cert.issuer),
-                                   text_object(cert.names), text_object(cert.serial),
-                                   (long long)cert.not_before, (long long)cert.not_after);
+    record =
+        record_new(state_of_module(module)->certificate_record, "NNNNLL", text_object(cert.subject),
+                   text_object(cert.issuer), text_object(cert.names), text_object(cert.serial),
+                   (long long)cert.not_before, (long long)cert.not_after);
     hs_tls_certificate_fini(&cert);
     return record;
 }

@@ -82,9 +82,9 @@ PyDoc_STRVAR(fd_list_doc, "_fd_list()\n--\n\n"
 static PyObject *
 fd_object(const mod_state *st, const struct hs_fd_entry *e)
 {
-    return PyObject_CallFunction(st->fd_record, "isKKN", e->fd, hs_fd_kind_name(e->kind),
-                                 (unsigned long long)e->dev, (unsigned long long)e->ino,
-                                 PyUnicode_DecodeFSDefault(e->target));
+    return record_new(st->fd_record, "isKKN", e->fd, hs_fd_kind_name(e->kind),
+                      (unsigned long long)e->dev, (unsigned long long)e->ino,
+                      PyUnicode_DecodeFSDefault(e->target));
 }
 
 static PyObject *
