@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -44,6 +45,11 @@ def rabbit(ids: Identities) -> Iterator[tuple[Server, int]]:
         yield found
 
 
+def _broker(address: Any, **given: Any) -> Connection:
+    """One that has only the test's own end: kombu's limit for connecting is five seconds."""
+    return Connection("amqp://{}:{}//".format(*address), connect_timeout=_TIMEOUT, **given)
+
+
 def _ends(end: str, call: Any, peer: PeerScript | None = None) -> None:
     token = hs.CancelToken(SHORT if end == "scope" else None)
 
@@ -70,8 +76,7 @@ def _ends(end: str, call: Any, peer: PeerScript | None = None) -> None:
 @pytest.mark.parametrize("end", ["scope", "cancel"])
 def test_a_handshake_with_a_broker_that_stalls_ends(end: str) -> None:
     with PeerScript([("stall",)], check=False) as peer:
-        host, port = peer.address
-        broker = Connection(f"amqp://{host}:{port}//", ssl={"cert_reqs": ssl.CERT_NONE})
+        broker = _broker(peer.address, ssl={"cert_reqs": ssl.CERT_NONE})
         _ends(end, broker.ensure_connection)
         broker.release()
         nothing_open()
@@ -88,9 +93,8 @@ def test_a_broker_that_has_heard_the_greeting_ends(
     script = [("recv", 8), ("stall",) if fault == "silent" else drip]
     context = server_context(ids) if transport == "tls" else None
     with PeerScript(script, check=False, tls=context) as peer:
-        host, port = peer.address
         told = {"ca_certs": str(ids.ca), "cert_reqs": ssl.CERT_REQUIRED}
-        broker = Connection(f"amqp://{host}:{port}//", ssl=told if context else False)
+        broker = _broker(peer.address, ssl=told if context else False)
         _ends(end, broker.ensure_connection, peer)
         broker.release()
         nothing_open()
@@ -108,6 +112,31 @@ def test_giving_up_does_not_wait_for_the_brokers_end_of_tls(ids: Identities) -> 
         assert transport.sock is None
         assert not transport.connected
         nothing_open()
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_the_kernels_settings_are_hardsocks_unless_others_are_given(
+    tls: bool, ids: Identities
+) -> None:
+    script = [("recv", 8), ("stall",)]
+    context = server_context(ids) if tls else None
+    with PeerScript(script, check=False, connections=2, tls=context) as peer:
+        for given in ({}, {socket.TCP_USER_TIMEOUT: 7000, socket.TCP_KEEPINTVL: 61}):
+            transport = AMQPConnection().Transport(
+                "{}:{}".format(*peer.address),
+                _TIMEOUT,
+                ssl={"cert_reqs": ssl.CERT_NONE} if tls else False,
+                socket_settings=given,
+            )
+            with hs.timeout(_TIMEOUT):
+                transport.connect()
+            changed = {one.name: one.effective for one in transport.sock.audit() if one.differs}
+            transport.close()
+            peer.release()
+            assert changed == (
+                {"user_timeout_ms": 7000, "keepalive_interval_s": 61} if given else {}
+            )
+    nothing_open()
 
 
 def _dead_dns_of(client: str, end: str) -> bool:

@@ -117,3 +117,13 @@ def test_call_raises_what_the_function_raised() -> None:
     with pytest.raises(ZeroDivisionError):
         with Call(lambda: 1 // 0):
             pass
+
+
+def test_a_call_that_had_failed_is_told_when_something_else_fails(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(KeyError, match="waited for it in vain"):
+        with Call(lambda: 1 // 0) as call:
+            call.join()
+            raise KeyError("waited for it in vain")
+    assert "ZeroDivisionError" in capfd.readouterr().err

@@ -7,7 +7,8 @@
 
 A scope covers the lookup, connecting, TLS, AMQP's greeting, publishing, waiting for messages, and, within
 a second, the pauses between tries to connect. ``connect_timeout`` is a total for connecting and for TLS;
-``drain_events(timeout=)`` is one for each receive.
+``drain_events(timeout=)`` is one for each receive. A dead broker is noticed as by any connection of
+hardsock's, not by amqp's times, unless ``socket_settings`` say otherwise.
 
 At the deadline of a scope: ``kombu.exceptions.OperationalError``, caused by ``DeadlineExceeded``. Not that
 itself: it is a time-out, and kombu's loops take a time-out for "no message yet", and its tries one for an
@@ -18,8 +19,8 @@ TLS is hardsock's, set up by the ``ssl=`` dictionary. For Celery: ``broker_trans
 ``transport=``, without the pauses. Lost: transports other than AMQP; Redis has an adapter of its own.
 
 Tested with kombu 5.3 to 5.7 and amqp 5.1 to 5.4. What is not public there and used here:
-``_AbstractTransport._connect``, ``_init_socket``, ``SSLTransport._wrap_socket``, and
-``kombu.Connection._ensure_connection``.
+``_AbstractTransport._connect``, ``_init_socket``, ``_get_tcp_socket_defaults``,
+``SSLTransport._wrap_socket``, and ``kombu.Connection._ensure_connection``.
 """
 
 from __future__ import annotations
@@ -75,6 +76,12 @@ class _Over(Dials):
         super()._init_socket(socket_settings, None, None)  # type: ignore[misc]
         limits = [one for one in (read_timeout, write_timeout) if one is not None]
         self.sock.settimeout(min(limits) if limits else None)
+
+    def _get_tcp_socket_defaults(self, sock: Any) -> dict[int, int]:
+        # What nobody asked for stays as hardsock has it: amqp's TCP_USER_TIMEOUT of a second ends a
+        # healthy connection after a second of lost packets, and its keepalive leaves a dead one idle
+        # for two and a half minutes. ``socket_settings`` are set all the same.
+        return {}
 
     def connect(self) -> None:
         """As amqp has it; whatever ends it leaves nothing open."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import faulthandler
 import platform
+import sys
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -110,6 +112,9 @@ class Call(Generic[T]):
                 self.result()
         else:
             self._thread.join(1.0)  # Something failed already; say that, not this.
+            if self._error is not None:  # But it may be why.
+                print("the call beside it had ended with:", file=sys.stderr)
+                traceback.print_exception(self._error)
 
 
 def run_threaded(function: Callable[[int], T], n: int, *, timeout: float = 30.0) -> list[T]:
