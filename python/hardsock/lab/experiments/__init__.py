@@ -13,6 +13,7 @@ from hardsock.lab.experiments.dns_hang import DNS_HANG
 from hardsock.lab.experiments.experiment import Experiment, Finding
 from hardsock.lab.experiments.far_away import FAR_AWAY
 from hardsock.lab.experiments.half_close import HALF_CLOSE
+from hardsock.lab.experiments.keepalive_workers import KEEPALIVE_WORKERS
 from hardsock.lab.experiments.lossy import LOSSY
 from hardsock.lab.experiments.messages import MESSAGES
 from hardsock.lab.experiments.nagle import NAGLE
@@ -20,6 +21,7 @@ from hardsock.lab.experiments.pool_leak import POOL_LEAK
 from hardsock.lab.experiments.ports import PORTS
 from hardsock.lab.experiments.reset_storm import RESET_STORM
 from hardsock.lab.experiments.syn_scan import SYN_SCAN
+from hardsock.lab.experiments.thread_collapse import THREAD_COLLAPSE
 from hardsock.lab.experiments.tls_starvation import TLS_STARVATION
 
 __all__ = ["EXPERIMENTS", "Experiment", "Finding"]
@@ -36,6 +38,8 @@ EXPERIMENTS = (
     DEAD_PEER,
     DESCRIPTORS,
     BACKLOG,
+    THREAD_COLLAPSE,
+    KEEPALIVE_WORKERS,
     SYN_SCAN,
     DEADLINE_LOST,
     FAR_AWAY,

@@ -51,7 +51,14 @@ CHAPTERS = (
         "A server is limited by descriptors, memory and time, in this order. Its limits belong below "
         "those of the kernel, and what it cannot do it refuses, in an orderly way. What nobody waits for "
         "any more is not worth working on.",
-        ("descriptors", "backlog", "syn-scan", "deadline-lost"),
+        (
+            "descriptors",
+            "backlog",
+            "thread-collapse",
+            "keepalive-workers",
+            "syn-scan",
+            "deadline-lost",
+        ),
     ),
 )
 """The chapters of the index page, in their order, with the experiments of each."""

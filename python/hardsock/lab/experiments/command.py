@@ -18,7 +18,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Do what the command line says; return the exit status."""
     if arguments.action == "list":
         for one in EXPERIMENTS:
-            print(f"{one.name:16} {one.claim}")
+            print(f"{one.name:18} {one.claim}")
         return 0
     by_name = {one.name: one for one in EXPERIMENTS}
     names = list(by_name) if "all" in arguments.names else arguments.names
