@@ -56,17 +56,15 @@ hs_conn_local_addr(struct hs_conn *c, struct hs_error *err, struct hs_addr *ret_
     HS_CHECK(c, CONN_MAGIC);
     if ((rv = hs_fd_look(&c->fd, err)) != HS_OK)
         return rv;
-    if (hs_conn_known_local(c, ret_addr)) {
-        hs_fd_look_end(&c->fd);
-        return HS_OK;
-    }
-    if (hs_sys_getsockname(hs_fd_number(&c->fd), &addr.sa, &addr.len) != 0) {
-        rv = hs_err_set(err, HS_E_SYSTEM, errno, "getsockname", "getsockname");
-    } else {
-        conn_state_keep_local(c, &addr);
-        *ret_addr = addr;
+    if (!hs_conn_known_local(c, &addr)) {
+        if (hs_sys_getsockname(hs_fd_number(&c->fd), &addr.sa, &addr.len) == 0)
+            conn_state_keep_local(c, &addr);
+        else
+            rv = hs_err_set(err, HS_E_SYSTEM, errno, "getsockname", "getsockname");
     }
     hs_fd_look_end(&c->fd);
+    if (rv == HS_OK)
+        *ret_addr = addr;
     return rv;
 }
 

@@ -450,6 +450,29 @@ def test_it_wants_a_task_and_is_used_once() -> None:
         assert token.remaining is not None
 
 
+def test_subclasses_have_an_init_of_their_own_and_may_be_referred_to_weakly() -> None:
+    class Patient(aio.timeout):
+        def __init__(self, name: str) -> None:
+            super().__init__(3600, name=name)
+
+    class Forgetful(aio.timeout):
+        def __init__(self) -> None:
+            pass
+
+    async def main() -> None:
+        patient = Patient("orders")
+        async with patient as token:
+            assert token.remaining is not None and token.remaining > 0
+        assert patient is weakref.ref(patient)()
+        with pytest.raises(RuntimeError, match="was called before"):
+            patient.__init__("again")  # type: ignore[misc]
+        with pytest.raises(RuntimeError, match="has not been called"):
+            async with Forgetful():
+                pass
+
+    asyncio.run(main())
+
+
 def test_a_scope_decorates_functions_and_begins_with_each_call() -> None:
     seen = []
 

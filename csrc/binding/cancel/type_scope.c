@@ -9,6 +9,8 @@
 #include "held.h"
 #include "token.h"
 
+enum { GIVEN_NOTHING, GIVEN_BEGUN, GIVEN_ALL };
+
 typedef struct {
     HS_HEAD
     PyObject *given;          /* a CancelToken, or NULL: a new one */
@@ -19,6 +21,7 @@ typedef struct {
     bool shields;
     bool in_task; /* a TaskScope: entered once, in a task */
     bool used;
+    atomic_int given_state; /* of a TaskScope: GIVEN_*; its seconds and name are written once */
     atomic_int state;
 } ScopeObject;
 
@@ -577,21 +580,38 @@ PyType_Spec ready_spec = {
 
 /* ---- TaskScope ----------------------------------------------------------------------------- */
 
+/* What it is given comes with __init__, since subclasses may have one of their own. */
 static PyObject *
-task_scope_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+task_scope_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
+{
+    PyObject *nothing[3] = {NULL, NULL, NULL};
+    ScopeObject *self = scope_make(type, nothing);
+
+    if (self != NULL)
+        self->in_task = true;
+    return (PyObject *)self;
+}
+
+static int
+task_scope_init(PyObject *obj, PyObject *args, PyObject *kwargs)
 {
     static const struct params p = {"timeout", 1, 1, 0, {"seconds", "name"}};
-    PyObject *values[MAX_PARAMS], *given[3] = {NULL, NULL, NULL};
-    ScopeObject *self;
+    PyObject *values[MAX_PARAMS];
+    ScopeObject *self = (ScopeObject *)obj;
+    int bare = GIVEN_NOTHING;
 
     if (parse_tuple(&p, args, kwargs, values) < 0)
-        return NULL;
-    given[1] = values[0];
-    given[2] = values[1];
-    if ((self = scope_make(type, given)) == NULL)
-        return NULL;
-    self->in_task = true;
-    return (PyObject *)self;
+        return -1;
+    if (!atomic_compare_exchange_strong(&self->given_state, &bare, GIVEN_BEGUN)) {
+        PyErr_SetString(PyExc_RuntimeError, "timeout.__init__() was called before");
+        return -1;
+    }
+    if (values[0] != Py_None)
+        self->seconds = Py_XNewRef(values[0]);
+    if (values[1] != Py_None)
+        self->name = Py_XNewRef(values[1]);
+    atomic_store(&self->given_state, GIVEN_ALL);
+    return 0;
 }
 
 PyDoc_STRVAR(aenter_doc, "__aenter__($self, /)\n--\n\nBegin the block: in the call, not later.");
@@ -602,6 +622,10 @@ task_scope_aenter(PyObject *obj, PyObject *Py_UNUSED(ignored))
     ScopeObject *self = (ScopeObject *)obj;
     ReadyObject *ready;
 
+    if (atomic_load(&self->given_state) != GIVEN_ALL) {
+        PyErr_SetString(PyExc_RuntimeError, "timeout.__init__() has not been called");
+        return NULL;
+    }
     if (self->used) {
         PyErr_SetString(PyExc_RuntimeError, "this timeout was entered before: make another one");
         return NULL;
@@ -644,10 +668,15 @@ static PyMethodDef task_scope_methods[] = {
 PyDoc_STRVAR(task_scope_doc, "TaskScope(seconds, *, name=None)\n--\n\nSee hardsock.aio.timeout.");
 
 static PyType_Slot task_scope_slots[] = {
-    {Py_tp_new, HS_SLOT(task_scope_new)},           {Py_tp_dealloc, HS_SLOT(scope_dealloc)},
-    {Py_tp_traverse, HS_SLOT(scope_traverse)},      {Py_tp_clear, HS_SLOT(scope_clear)},
-    {Py_tp_finalize, HS_SLOT(scope_finalize)},      {Py_tp_methods, task_scope_methods},
-    {Py_tp_doc, (void *)(uintptr_t)task_scope_doc}, {0, NULL},
+    {Py_tp_new, HS_SLOT(task_scope_new)},
+    {Py_tp_init, HS_SLOT(task_scope_init)},
+    {Py_tp_dealloc, HS_SLOT(scope_dealloc)},
+    {Py_tp_traverse, HS_SLOT(scope_traverse)},
+    {Py_tp_clear, HS_SLOT(scope_clear)},
+    {Py_tp_finalize, HS_SLOT(scope_finalize)},
+    {Py_tp_methods, task_scope_methods},
+    {Py_tp_doc, (void *)(uintptr_t)task_scope_doc},
+    {0, NULL},
 };
 
 /* A base of hardsock.aio.timeout, which brings its documentation. */

@@ -36,7 +36,7 @@ class timeout(TaskScope):
     that swallows the host's cancellation, as it never should, goes on: it is cancelled once.
     """
 
-    __slots__ = ()
+    __slots__ = ("__weakref__",)
 
 
 async def sleep(seconds: float, *, token: CancelToken | None = None) -> None:
