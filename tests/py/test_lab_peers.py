@@ -12,6 +12,7 @@ import pytest
 
 from hardsock.lab.endpoint import connect_to
 from hardsock.lab.peers import PeerFailure, PeerScript
+from hardsock.lab.waits import poll_until
 from support.echo import EchoServer, SinkServer
 from support.pki import make_authority
 from support.require import available
@@ -169,6 +170,17 @@ def test_hung_tls_handshake_is_stopped(tmp_path: Path) -> None:
     with contextlib.ExitStack() as kept, pytest.raises(PeerFailure, match="still at step 0"):
         with PeerScript([("recv", 1)], tls=server, timeout=0.05) as peer:
             kept.enter_context(connect_to(peer.address))
+
+
+def test_what_a_peer_waits_for_before_its_first_step_is_told(tmp_path: Path) -> None:
+    server, _client = tls_contexts(tmp_path)
+    with PeerScript([("recv", 1)], tls=server, check=False) as peer:
+        with pytest.raises(PeerFailure, match=r"step 0 \('recv', 1\) \(connection 1 has not come"):
+            peer.wait_steps(1, 0.01)
+        with connect_to(peer.address):
+            assert poll_until(lambda: "in its TLS handshake" in peer._where(), 30)
+            with pytest.raises(PeerFailure, match="connection 1 is in its TLS handshake"):
+                peer.wait_steps(1, 0.01)
 
 
 @pytest.mark.parametrize("where", ["127.0.0.1", "::1", "unix"])

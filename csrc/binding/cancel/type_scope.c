@@ -122,18 +122,25 @@ scope_again(PyObject *obj, PyObject *Py_UNUSED(ignored))
     return (PyObject *)again;
 }
 
+/* Without the GIL another thread may be setting them. */
+static bool
+has_functions(const mod_state *st)
+{
+    return __atomic_load_n(&st->load_host_scope, __ATOMIC_ACQUIRE) != NULL;
+}
+
 /* They come with hardsock._scope, which may not be loaded yet. */
 static int
 scope_functions_are_set(const mod_state *st)
 {
     PyObject *module;
 
-    if (st->load_host_scope != NULL)
+    if (has_functions(st))
         return 0;
     if ((module = PyImport_ImportModule("hardsock._scope")) == NULL)
         return -1;
     Py_DECREF(module);
-    if (st->load_host_scope != NULL)
+    if (has_functions(st))
         return 0;
     PyErr_SetString(PyExc_ImportError, "hardsock._scope is being imported");
     return -1;
@@ -711,8 +718,9 @@ core_set_scope_functions(PyObject *module, PyObject *const *args, Py_ssize_t nar
         return NULL;
     if (st->load_host_scope != NULL) /* It is loaded anew: what was given first is as good. */
         Py_RETURN_NONE;
-    st->load_host_scope = Py_NewRef(values[0]);
     st->decorated = Py_NewRef(values[1]);
+    /* Last: who sees it finds both. */
+    __atomic_store_n(&st->load_host_scope, Py_NewRef(values[0]), __ATOMIC_RELEASE);
     Py_RETURN_NONE;
 }
 

@@ -92,6 +92,7 @@ class PeerScript:
         self._stopping = False
         self._received = bytearray()
         self._done = 0
+        self._before = ""  # What the thread waits for before the first step of a connection.
         self._listener: socket.socket | None = None
         self._sock: socket.socket | None = None
         self._client: socket.socket | None = None
@@ -167,7 +168,7 @@ class PeerScript:
     def _where(self) -> str:
         at = self._done % len(self.steps) if self.steps else 0
         step = self.steps[at] if self.steps else ()
-        return f"{at} {step!r}, {len(self._received)} bytes received"
+        return f"{at} {step!r}{self._before}, {len(self._received)} bytes received"
 
     def _stop(self) -> None:
         with self._changed:
@@ -181,8 +182,9 @@ class PeerScript:
 
     def _main(self) -> None:
         try:
-            for _ in range(self._connections):
-                self._serve_one()
+            for number in range(1, self._connections + 1):
+                self._before = f" (connection {number} has not come)"
+                self._serve_one(number)
         except BaseException as exc:
             with self._changed:
                 if not self._stopping:
@@ -191,12 +193,14 @@ class PeerScript:
                     self.failures.append(failure)
                 self._changed.notify_all()
 
-    def _serve_one(self) -> None:
+    def _serve_one(self, number: int) -> None:
         sock: Any = self._take_connection()  # A socket.socket, or the ssl.SSLSocket around it.
         try:
             if self._tls is not None:
+                self._before = f" (connection {number} is in its TLS handshake)"
                 sock = self._adopt(_wrap(self._tls, sock))
                 sock.do_handshake()
+            self._before = ""
             for step in self.steps:
                 _PLAYERS[step[0]](self, sock, *step[1:])
                 with self._changed:
