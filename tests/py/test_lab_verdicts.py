@@ -15,6 +15,7 @@ from hardsock.lab.experiments import (
     held_ports,
     keepalive_workers,
     stale_keepalive,
+    tuned_together,
 )
 from hardsock.lab.experiments.page import verdict_of
 
@@ -90,3 +91,20 @@ def test_only_memory_that_one_side_keeps_is_shown(
 
     monkeypatch.setattr(endless_line, "run_in_namespace", found)
     assert verdict_of(endless_line._measure()) == expected
+
+
+@pytest.mark.parametrize(
+    ("alone", "together", "said", "expected"),
+    [
+        (129, 600, ["less"], "shown"),
+        (600, 600, ["less"], "not shown"),
+        (129, 129, ["less"], "not shown"),
+        (129, 600, [], "not shown"),
+    ],
+)
+def test_only_settings_that_do_nothing_alone_and_a_word_of_that_are_shown(
+    alone: int, together: int, said: list[str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = {"one": alone, "other": 129}
+    found = {"plain": plain, "warned": (129, said), "hardsock": (together, [])}
+    assert verdict(tuned_together, found, monkeypatch) == expected

@@ -29,7 +29,9 @@ from hardsock.lab.experiments.short_patience import SHORT_PATIENCE
 from hardsock.lab.experiments.stale_keepalive import STALE_KEEPALIVE
 from hardsock.lab.experiments.syn_scan import SYN_SCAN
 from hardsock.lab.experiments.thread_collapse import THREAD_COLLAPSE
+from hardsock.lab.experiments.tls_lossy import TLS_LOSSY
 from hardsock.lab.experiments.tls_starvation import TLS_STARVATION
+from hardsock.lab.experiments.tuned_together import TUNED_TOGETHER
 
 __all__ = ["EXPERIMENTS", "Experiment", "Finding"]
 
@@ -50,12 +52,14 @@ EXPERIMENTS = (
     DESCRIPTORS,
     IDLE_FLOOD,
     BACKLOG,
+    TUNED_TOGETHER,
     THREAD_COLLAPSE,
     KEEPALIVE_WORKERS,
     SYN_SCAN,
     DEADLINE_LOST,
     FAR_AWAY,
     LOSSY,
+    TLS_LOSSY,
     BROKEN_SERVICE,
     DIAL_STORM,
 )

@@ -23,7 +23,15 @@ CHAPTERS = (
         "TLS. A timeout that covers one of these parts covers none: what counts for the caller is the "
         "time until there is a connection. So a deadline is a point in time for all of it. On a lossy "
         "path a deadline below one second never sees the second SYN.",
-        ("dns-hang", "tls-starvation", "far-away", "lossy", "broken-service", "dial-storm"),
+        (
+            "dns-hang",
+            "tls-starvation",
+            "far-away",
+            "lossy",
+            "tls-lossy",
+            "broken-service",
+            "dial-storm",
+        ),
     ),
     Chapter(
         "Sending and receiving",
@@ -55,6 +63,7 @@ CHAPTERS = (
             "descriptors",
             "idle-flood",
             "backlog",
+            "tuned-together",
             "thread-collapse",
             "keepalive-workers",
             "syn-scan",

@@ -80,7 +80,7 @@ def _measure() -> Finding:
             y="MiB grown",
             lines=[
                 Line("makefile().readline()", "plain", found["plain"]["memory"]),
-                Line("recv_until(max_size=)", "hardsock", [*ours, (_SENT, ours[-1][1])]),
+                Line(f"recv_until, at most {_LIMIT >> 10} KiB", "hardsock", ours),
             ],
         ),
     )
