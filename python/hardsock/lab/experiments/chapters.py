@@ -23,14 +23,22 @@ CHAPTERS = (
         "TLS. A timeout that covers one of these parts covers none: what counts for the caller is the "
         "time until there is a connection. So a deadline is a point in time for all of it. On a lossy "
         "path a deadline below one second never sees the second SYN.",
-        ("dns-hang", "tls-starvation", "far-away", "lossy"),
+        (
+            "dns-hang",
+            "tls-starvation",
+            "far-away",
+            "lossy",
+            "tls-lossy",
+            "broken-service",
+            "dial-storm",
+        ),
     ),
     Chapter(
         "Sending and receiving",
         "TCP carries bytes, not messages. What was written at once is read in pieces, what was written "
         "in pieces is read at once, and a short write is no error. Wait with poll, not by sleeping; "
         "write a message in one call; give every message a length or an end, and a limit.",
-        ("nagle", "messages"),
+        ("nagle", "messages", "endless-line"),
     ),
     Chapter(
         "Ending",
@@ -44,7 +52,7 @@ CHAPTERS = (
         "A pool saves round trips and ports, and it brings faults of its own: connections that nobody "
         "gives back, slots that a stuck dial holds, peers that have gone meanwhile. It must account for "
         "each connection, and ask the kernel before it lends one.",
-        ("ports", "pool-leak", "dead-peer"),
+        ("ports", "held-ports", "pool-leak", "stale-keepalive", "dead-peer", "short-patience"),
     ),
     Chapter(
         "Serving",
@@ -53,7 +61,9 @@ CHAPTERS = (
         "any more is not worth working on.",
         (
             "descriptors",
+            "idle-flood",
             "backlog",
+            "tuned-together",
             "thread-collapse",
             "keepalive-workers",
             "syn-scan",

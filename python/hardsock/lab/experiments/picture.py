@@ -172,6 +172,8 @@ def _draw_lines(chart: Chart, axes: Any, colours: dict[str, str]) -> None:
         xs, ys = zip(*line.points, strict=True)
         _plot(axes, xs, ys, line.label, line.side, colours)
     _finish_plot(chart, axes, colours)
+    if all(isinstance(x, int) for line in chart.lines for x, _ in line.points):
+        axes.xaxis.get_major_locator().set_params(integer=True)  # There is no half a request.
 
 
 def _draw_percentiles(chart: Chart, axes: Any, colours: dict[str, str]) -> None:
