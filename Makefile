@@ -102,6 +102,9 @@ build/python.mk: pyproject.toml bootstrap
 compile = $(if $(filter cov,$(1)),$(2) -MMD -MP -c -o $@ $<,\
   t=$(@:.o=).$$$$; $(2) -MMD -MP -MT $@ -MF $$t.d -c -o $$t.o $< && mv -f $$t.d $(@:.o=.d) && mv -f $$t.o $@ || { rm -f $$t.[od]; exit 1; })
 
+# In a recipe: the linker's arguments for what these files wrap.
+wrapped = $$(grep -ohE '\b__wrap_[A-Za-z0-9_]+' $(1) | sort -u | sed 's/^__wrap_/-Wl,--wrap=/')
+
 define flavour
 CC_$(1) ?= $$(CC)
 
@@ -120,16 +123,17 @@ build/$(1)/libhardsock.a: $$(OBJ_$(1))
 	$$(call say,AR,$$@)
 	$(Q)$$(AR) rcs $$@.$$$$$$$$ $$^ && mv -f $$@.$$$$$$$$ $$@
 
+# Each program wraps just what it, or the shared part beside it, defines as __wrap_NAME: so also what
+# comes from an archive, as on musl, is not defined twice.
 TESTS_$(1) := $(patsubst %.c,build/$(1)/%,$(TEST_SRC))
-$$(TESTS_$(1)): %: %.o $(patsubst %.c,build/$(1)/%.o,$(TEST_AUX)) build/$(1)/libhardsock.a
+$$(TESTS_$(1)): build/$(1)/%: build/$(1)/%.o $(patsubst %.c,build/$(1)/%.o,$(TEST_AUX)) build/$(1)/libhardsock.a
 	$$(call say,LINK,$$@)
-	$(Q)$$(CC_$(1)) $$(LD_$(1)) $$(LDFLAGS) -o $$@.$$$$$$$$ $$^ $$(shell pkg-config --libs check) $$(HS_LIBS) -lm && mv -f $$@.$$$$$$$$ $$@
+	$(Q)$$(CC_$(1)) $$(LD_$(1)) $$(LDFLAGS) $$(call wrapped,$$*.c) -o $$@.$$$$$$$$ $$^ $$(shell pkg-config --libs check) $$(HS_LIBS) -lm && mv -f $$@.$$$$$$$$ $$@
 
-# Each program wraps just what it, or the shared part beside it, defines as __wrap_NAME.
 TORT_$(1) := $(patsubst %.c,build/$(1)/%,$(TORT_SRC))
 $$(TORT_$(1)): build/$(1)/%: build/$(1)/%.o $(patsubst %.c,build/$(1)/%.o,$(TORT_AUX) $(TEST_AUX)) build/$(1)/libhardsock.a
 	$$(call say,LINK,$$@)
-	$(Q)$$(CC_$(1)) $$(LD_$(1)) $$(LDFLAGS) $$$$(grep -ohE '\b__wrap_[a-z0-9_]+' $$*.c $(TORT_AUX) | sort -u | sed 's/^__wrap_/-Wl,--wrap=/') -o $$@.$$$$$$$$ $$^ $$(shell pkg-config --libs check) $$(HS_LIBS) && mv -f $$@.$$$$$$$$ $$@
+	$(Q)$$(CC_$(1)) $$(LD_$(1)) $$(LDFLAGS) $$(call wrapped,$$*.c $(TORT_AUX)) -o $$@.$$$$$$$$ $$^ $$(shell pkg-config --libs check) $$(HS_LIBS) && mv -f $$@.$$$$$$$$ $$@
 
 build/$(1)/$$(PY_ABI)/%.o: csrc/%.c Makefile tools/flags.mk build/python.mk
 	$$(call say,CC,$$< [$(1)])
@@ -296,8 +300,12 @@ stubs: need-dev build ## stubs against the built module, both ways
 check-kernels: ## kernels 5.10 to the newest, or KERNELS, in virtual machines: what they say, apply, revert
 	$(Q)$(TOOLPY) tests/kernels/boot.py $(KERNELS)
 
-.PHONY: nightly-kernels
+check-musl: ## the core, its C tests and hardsock-tune with musl-gcc, and an OpenSSL of their own
+	$(Q)PYTHON=$(TOOLPY) JOBS=$(JOBS) sh packaging/elsewhere.sh musl
+
+.PHONY: check-musl nightly-kernels nightly-musl
 nightly-kernels: check-kernels
+nightly-musl: check-musl
 
 check-install: ## pip install into a clean venv of every CPython 3.10 to 3.14 found
 	$(Q)$(TOOLPY) tools/check_install.py

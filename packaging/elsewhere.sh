@@ -2,7 +2,7 @@
 # elsewhere.sh: the core, its C tests and hardsock-tune for a platform that is not this one, by a cross
 # compiler, and tried here.
 #
-#     elsewhere.sh musl       with musl-gcc (Debian's musl-tools); runs as it is
+#     elsewhere.sh musl       with musl-gcc (Debian's musl-tools); runs as it is; `make check-musl`
 #     elsewhere.sh aarch64    with gcc-aarch64-linux-gnu; runs under qemu-user
 #
 # For musl, OpenSSL, libyaml and libcheck are built from their release archives; for aarch64 they are those of
@@ -37,6 +37,7 @@ for program in ${CC%% *} ${wrap%% *}; do
 done
 export CC
 python=${PYTHON:-python3}
+case $python in /*) ;; */*) python=$root/$python ;; esac
 jobs=${JOBS:-2}
 work=$root/build/elsewhere/$platform
 mkdir -p "$work"

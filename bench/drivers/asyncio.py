@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import platform
 
+from . import _importing
 from ._streams import StreamWorks
 from ._streams_http import http_works_with
 from ._streams_tls import StreamTLSWorks
@@ -20,6 +21,7 @@ crowd_churn = _works.crowd_churn
 crowd_echo = _works.crowd_echo
 idle_memory = _works.idle_memory
 idle_memory_awaited = _works.idle_memory_awaited
+importing = _importing.of("import ssl, asyncio")
 
 _http_works = http_works_with(asyncio.run)
 http_raw = _http_works.http_raw

@@ -8,10 +8,11 @@ from typing import Any
 import hardsock as hs
 
 from ..model import Target
-from . import _cancel, _common, _hardsock_pool, _hardsock_tls
+from . import _cancel, _common, _hardsock_pool, _hardsock_tls, _importing
 from ._common import DEADLINE, FRAMES_PER_CLOCK_READ, LINES_PER_CLOCK_READ, MESSAGE
 
 FRAMING = hs.LengthPrefix()  # four bytes, big endian
+importing = _importing.of("import hardsock")
 
 
 def version() -> str:

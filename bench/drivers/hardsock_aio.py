@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from . import hardsock
+from . import _importing, hardsock
 from ._hardsock_asyncio import tls_works_with, works_with
 from ._hardsock_http import http_works_with
 
@@ -17,6 +17,7 @@ frames_1m = _works.frames_1m
 crowd_churn = _works.crowd_churn
 crowd_echo = _works.crowd_echo
 idle_memory_awaited = _works.idle_memory_awaited
+importing = _importing.of("import hardsock.aio")
 
 _http_works = http_works_with(asyncio.run)
 http_raw = _http_works.http_raw

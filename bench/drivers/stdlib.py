@@ -8,8 +8,10 @@ import socket
 from typing import IO, Any
 
 from ..model import Target
-from . import _cancel, _common, _stdlib_tls
+from . import _cancel, _common, _importing, _stdlib_tls
 from ._common import DEADLINE, FRAMES_PER_CLOCK_READ, LINES_PER_CLOCK_READ, MESSAGE
+
+importing = _importing.of("import socket, ssl")
 
 
 def version() -> str:

@@ -8,9 +8,11 @@ from typing import Any
 import trio
 
 from ..model import Target
-from . import _cancel, _common, _crowd
+from . import _cancel, _common, _crowd, _importing
 from ._common import DEADLINE, FRAMES_PER_CLOCK_READ, MESSAGE
 from ._crowd import Announce
+
+importing = _importing.of("import trio")
 
 
 def version() -> str:

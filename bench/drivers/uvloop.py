@@ -6,6 +6,7 @@ from importlib import metadata
 
 import uvloop
 
+from . import _importing
 from ._streams import StreamWorks
 from ._streams_http import http_works_with
 from ._streams_tls import StreamTLSWorks
@@ -21,6 +22,7 @@ crowd_churn = _works.crowd_churn
 crowd_echo = _works.crowd_echo
 idle_memory = _works.idle_memory
 idle_memory_awaited = _works.idle_memory_awaited
+importing = _importing.of("import uvloop")
 
 _http_works = http_works_with(uvloop.run)
 http_raw = _http_works.http_raw

@@ -9,6 +9,7 @@ from . import (
     frames,
     http_servers,
     idle_memory,
+    importing,
     lines,
     pools,
     request_reply,
@@ -46,4 +47,6 @@ ALL: tuple[Work, ...] = (
     pools.IDLE_MEMORY,
     pools.LENT_MEMORY,
     pools.WATCHING,
+    importing.TIME,
+    importing.MEMORY,
 )

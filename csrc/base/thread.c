@@ -28,15 +28,16 @@ hs_thread_start(const char *name, size_t stack_bytes, void *(*fn)(void *arg), vo
 
     if ((sys = pthread_attr_init(&attr)) != 0)
         return sys;
-    (void)pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
     (void)pthread_attr_setstacksize(&attr, stack_bytes);
     (void)sigfillset(&blocked);
     for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++)
         (void)sigdelset(&blocked, faults[i]);
     (void)pthread_sigmask(SIG_SETMASK, &blocked, &old);
     sys = hs_sys_pthread_create(&thread, &attr, fn, arg);
-    if (sys == 0)
+    if (sys == 0) {
         (void)pthread_setname_np(thread, name);
+        (void)pthread_detach(thread); /* Not before: one that has ended is no thread any more. */
+    }
     (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
     (void)pthread_attr_destroy(&attr);
     return sys;

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import socket
-
-# Where ssl has them from: to import ssl takes half as long as all of hardsock.
+# Where socket and ssl have them from: to import these two takes half as long as all of hardsock.
+from _socket import gaierror
 from _ssl import SSLCertVerificationError, SSLError
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -33,7 +32,7 @@ _NOT_COUNTED = (
     Poisoned,
     MemoryError,
     FileNotFoundError,
-    socket.gaierror,
+    gaierror,
 )
 # asyncio's was a class of its own before Python 3.11; trio's derives from nothing in common.
 _TIMEOUTS = ("TimeoutError", "TooSlowError")

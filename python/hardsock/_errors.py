@@ -9,9 +9,9 @@ tries again, lets it through (docs/adr/0018).
 from __future__ import annotations
 
 import errno as _errno
-import socket
 
-# Where ssl has them from: to import ssl takes half as long as all of hardsock.
+# Where socket and ssl have them from: to import these two takes half as long as all of hardsock.
+from _socket import gaierror
 from _ssl import SSLCertVerificationError, SSLError
 from typing import TYPE_CHECKING, Any
 
@@ -224,7 +224,7 @@ class BreakerOpen(ConnectError):
         return super().__str__() + again
 
 
-class ResolveError(SocketError, socket.gaierror):
+class ResolveError(SocketError, gaierror):
     """The name has no address, or the resolver failed; ``errno`` is an ``EAI_*`` code."""
 
     hint: str | None = "see what `getent ahosts NAME` says on this machine"

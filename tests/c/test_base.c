@@ -8,9 +8,12 @@
 #include "../../csrc/base/check.h"
 #include "../../csrc/base/err.h"
 #include "../../csrc/base/lock.h"
+#include "../../csrc/base/thread.h"
 #include "../../csrc/base/time.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -315,6 +318,65 @@ START_TEST(a_new_op_waits_for_nothing_and_has_done_nothing)
 }
 END_TEST
 
+/* Threads there were before one was made; 0: its creator does not wait for its end. */
+static int threads_before;
+
+static int
+count_threads(void)
+{
+    DIR *tasks = opendir("/proc/self/task");
+    int n = -2; /* "." and ".." */
+
+    ck_assert_ptr_nonnull(tasks);
+    while (readdir(tasks) != NULL)
+        n++;
+    (void)closedir(tasks);
+    return n;
+}
+
+static void *
+end_at_once(void *arg)
+{
+    return arg;
+}
+
+int __real_pthread_create(pthread_t *id, const pthread_attr_t *attr, void *(*fn)(void *),
+                          void *arg);
+int __wrap_pthread_create(pthread_t *id, const pthread_attr_t *attr, void *(*fn)(void *),
+                          void *arg);
+
+/* The thread that is made has ended when its creator goes on, and so has another one: glibc frees
+ * the stack of one that has ended when the next one ends. */
+int
+__wrap_pthread_create(pthread_t *id, const pthread_attr_t *attr, void *(*fn)(void *), void *arg)
+{
+    pthread_attr_t other_attr;
+    pthread_t other;
+    int sys = __real_pthread_create(id, attr, fn, arg);
+
+    if (threads_before == 0 || sys != 0)
+        return sys;
+    while (count_threads() > threads_before)
+        breathe();
+    ck_assert_int_eq(pthread_attr_init(&other_attr), 0);
+    ck_assert_int_eq(pthread_attr_setstacksize(&other_attr, (size_t)64 * 1024 * 1024), 0);
+    ck_assert_int_eq(__real_pthread_create(&other, &other_attr, end_at_once, NULL), 0);
+    ck_assert_int_eq(pthread_join(other, NULL), 0);
+    ck_assert_int_eq(pthread_attr_destroy(&other_attr), 0);
+    return 0;
+}
+
+/* Its stack is too large for what glibc keeps of those that have ended. */
+START_TEST(a_thread_may_end_before_it_has_its_name)
+{
+    threads_before = count_threads();
+    for (int i = 0; i < 3; i++)
+        ck_assert_int_eq(hs_thread_start("hs-test", (size_t)64 * 1024 * 1024, end_at_once, NULL),
+                         0);
+    threads_before = 0;
+}
+END_TEST
+
 int
 main(void)
 {
@@ -326,6 +388,7 @@ main(void)
     tcase_add_test(tc, buffer_grows_at_its_tail_and_shrinks_at_its_head);
     tcase_add_test(tc, buffer_keeps_what_was_reserved_until_it_is_trimmed);
     tcase_add_test(tc, buffer_reuses_the_room_of_what_was_dropped);
+    tcase_add_test(tc, a_thread_may_end_before_it_has_its_name);
     tcase_add_test_raise_signal(tc, dropping_more_than_there_is_ends_the_process, SIGABRT);
     tcase_add_test_raise_signal(tc, committing_more_than_was_reserved_ends_the_process, SIGABRT);
     tcase_add_test(tc, deadlines_saturate_and_never_lie_in_the_past);

@@ -48,15 +48,23 @@ put_hashed(const char *folder, const char *text)
     put_file(path, text);
 }
 
+/* The one that wheels have is told of a place that is nowhere (packaging/static_libs.py). */
+static bool
+openssl_has_a_place(void)
+{
+    return access(X509_get_default_cert_area(), F_OK) == 0;
+}
+
 /* False: this machine does not let us. */
 static bool
 enter_a_system_that_trusts_nobody(void)
 {
-    const char *const places[] = {X509_get_default_cert_area(), "/etc", "/var/lib"};
+    const char *const places[] = {"/etc", "/var/lib", X509_get_default_cert_area()};
+    size_t n = openssl_has_a_place() ? 3 : 2;
 
     if (!enter_namespace("", ""))
         return false;
-    for (size_t i = 0; i < LENGTH(places); i++)
+    for (size_t i = 0; i < n; i++)
         ck_assert_msg(mount("none", places[i], "tmpfs", 0, NULL) == 0, "%s", places[i]);
     (void)unsetenv(X509_get_default_cert_file_env());
     (void)unsetenv(X509_get_default_cert_dir_env());
@@ -133,7 +141,7 @@ END_TEST
 
 START_TEST(the_places_of_openssl_are_enough)
 {
-    if (!enter_a_system_that_trusts_nobody())
+    if (!openssl_has_a_place() || !enter_a_system_that_trusts_nobody())
         return;
     if (_i == 0)
         put_file(X509_get_default_cert_file(), world.root->chain);
@@ -175,7 +183,8 @@ START_TEST(what_cannot_be_looked_at_is_not_taken_for_empty)
     if (!enter_a_system_that_trusts_nobody())
         return;
     put_hashed("/etc/own", world.root->chain);
-    put_hashed(X509_get_default_cert_dir(), world.root->chain);
+    if (openssl_has_a_place())
+        put_hashed(X509_get_default_cert_dir(), world.root->chain);
     if (_i == 1) {
         client = client_options();
         client.cas = &folder;

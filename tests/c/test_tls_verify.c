@@ -5,7 +5,6 @@
  */
 #include "support_tls.h"
 
-#include <dlfcn.h>
 #include <openssl/x509_vfy.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -23,14 +22,13 @@ static struct {
     bool hand_over_nothing, send_nothing;
 } library;
 
-/* Found before libssl's own, which does the rest. */
-long
-SSL_ctrl(SSL *ssl, int cmd, long number, void *pointer)
-{
-    static long (*real)(SSL *, int, long, void *);
+long __real_SSL_ctrl(SSL *ssl, int cmd, long number, void *pointer);
+long __wrap_SSL_ctrl(SSL *ssl, int cmd, long number, void *pointer);
 
-    if (real == NULL)
-        *(void **)&real = dlsym(RTLD_NEXT, "SSL_ctrl");
+/* In place of libssl's own, which does the rest. */
+long
+__wrap_SSL_ctrl(SSL *ssl, int cmd, long number, void *pointer)
+{
     if (cmd == SSL_CTRL_GET_TLSEXT_STATUS_REQ_OCSP_RESP && library.hand_over_nothing)
         return -1;
     if (cmd == SSL_CTRL_GET_TLSEXT_STATUS_REQ_OCSP_RESP && library.handed != NULL) {
@@ -41,7 +39,7 @@ SSL_ctrl(SSL *ssl, int cmd, long number, void *pointer)
         OPENSSL_free(pointer);
         return 1;
     }
-    return real(ssl, cmd, number, pointer);
+    return __real_SSL_ctrl(ssl, cmd, number, pointer);
 }
 
 /* One handshake of two ends with these settings. */

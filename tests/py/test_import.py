@@ -1,13 +1,15 @@
 """What ``import hardsock`` brings in, and what the first connect adds: a program pays for its use.
 
-Lists of modules, not clocks: what costs time and memory at import is what is imported.
+Lists of modules and bytes, not clocks: what costs time and memory at import is what is imported.
 """
 
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -73,6 +75,64 @@ def test_import_does_not_pay_for_ssl_and_yet_catches_as_ssl_does() -> None:
         "issubclass(hardsock.CertificateError, ssl.SSLCertVerificationError))"
     )
     assert _run(program) == ["False", "True True"]
+
+
+# What it needs of these, their C modules have. To import them takes as long as the rest of hardsock.
+_DEAR = {"asyncio", "dataclasses", "inspect", "logging", "selectors", "socket", "ssl", "threading"}
+
+
+@pytest.mark.parametrize("module", ["hardsock", "hardsock._breaker", "hardsock.metrics"])
+def test_import_by_itself_brings_in_nothing_dear(module: str) -> None:
+    (found,) = _run(
+        "import sys; before = set(sys.modules)\n"
+        f"import {module}; print(sorted(set(sys.modules) - before))"
+    )
+    assert set(ast.literal_eval(found)) & _DEAR == set()
+
+
+def test_awaiting_clients_pay_for_no_server_and_no_pool() -> None:
+    (found,) = _run("import hardsock.aio, sys; print(sorted(sys.modules))")
+    modules = set(ast.literal_eval(found))
+    assert {
+        name for name in modules if name.startswith(("hardsock.serving", "hardsock.pool"))
+    } == set()
+    assert modules.isdisjoint({"hardsock.aio._pool", "hardsock.aio._server", "hardsock.aio.loop"})
+
+
+def test_every_name_of_aio_is_found() -> None:
+    import hardsock.aio as aio
+
+    assert set(aio.__all__) <= set(dir(aio))
+    assert [name for name in aio.__all__ if getattr(aio, name, None) is None] == []
+    with pytest.raises(AttributeError, match=r"module 'hardsock\.aio' has no attribute 'Socket'"):
+        _ = aio.Socket  # type: ignore[attr-defined]
+
+
+_GROWTH = """
+import sys
+def anonymous():
+    with open("/proc/self/smaps_rollup", "rb") as smaps:
+        return next(int(line.split()[1]) for line in smaps if line.startswith(b"Anonymous:"))
+anonymous()
+before, modules = anonymous(), len(sys.modules)
+import {}
+print(anonymous() - before, len(sys.modules) - modules)
+"""
+
+
+def _growth(statement: str) -> tuple[int, int]:
+    """KiB of anonymous memory, and modules, that an import adds to a bare interpreter."""
+    kib, modules = _run(_GROWTH.format(statement))[0].split()
+    return int(kib), int(modules)
+
+
+@pytest.mark.skipif("LD_PRELOAD" in os.environ, reason="a sanitizer's memory is not ours")
+def test_import_takes_four_mib_at_most_and_less_than_what_it_stands_for() -> None:
+    kib, modules = _growth("hardsock")
+    other_kib, other_modules = _growth("ssl, asyncio")
+    assert (kib < other_kib, modules < other_modules) == (True, True)
+    if not sysconfig.get_config_var("Py_GIL_DISABLED"):  # Objects are larger there.
+        assert kib <= 4096
 
 
 def test_every_name_is_found() -> None:
