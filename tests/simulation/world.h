@@ -1,0 +1,62 @@
+/* world.h: what is done with the core, and what is asked of it afterwards.
+ *
+ * Calls are made through calls.c, which knows what each of them promises.
+ */
+#ifndef TESTS_SIMULATION_WORLD_H
+#define TESTS_SIMULATION_WORLD_H
+
+#include "hardsock_binding.h"
+#include "sim.h"
+
+#define SERVER_HOST 0
+#define SERVER_PORT 7000
+
+/* One end of a connection, as its program knows it, beside what the network knows. */
+struct end {
+    struct hs_conn *conn;
+    const struct sim_facts *facts;
+    struct hs_token *token;  /* of all its calls; may be NULL */
+    uint64_t sent, received; /* what the calls said that they had moved */
+    int peer_host;
+    int dead_after_ms; /* 0: none */
+    bool poisoned;     /* a message has stopped half-way */
+    bool closed;       /* by another thread */
+};
+
+/* One call: from its beginning to its end it is watched. */
+struct call {
+    struct hs_op op;
+    struct hs_error err;
+    const char *name;
+    int64_t began_ns, deadline_ns;
+};
+
+void world(void);
+
+/* calls.c: each makes a call, asks again after HS_INTR, and looks whether promises were kept. */
+hs_err end_connect(struct end *e, const struct hs_endpoint *where,
+                   const struct hs_connect_options *options, int64_t span_ns);
+void end_adopt(struct end *e, struct hs_conn *conn);
+hs_err end_recv(struct end *e, uint8_t *buf, size_t len, int flags, int64_t span_ns, size_t *ret_n);
+hs_err end_recv_exactly(struct end *e, uint8_t *buf, size_t len, int64_t span_ns);
+hs_err end_recv_frame(struct end *e, const struct hs_framing *f, uint8_t *buf, size_t room,
+                      int64_t span_ns, size_t *ret_n);
+hs_err end_send_all(struct end *e, const uint8_t *buf, size_t len, int64_t span_ns);
+hs_err end_sendv(struct end *e, struct iovec *iov, size_t n, int64_t span_ns);
+hs_err end_finish(struct end *e, int64_t span_ns);
+/* Closes it, which takes no time, and lets go of it. */
+void end_close(struct end *e, bool abortive);
+/* A call with a token or a deadline that has no connection. */
+void call_begin(struct call *c, const char *name, const struct end *e, int64_t span_ns);
+void call_end(struct call *c, const struct end *e, hs_err rv);
+
+/* Of a dead host: calls that have no other end. */
+bool is_killed(int host);
+void kill_host(int host);
+
+/* The byte that stands at a place of a message. */
+uint8_t pattern_of(uint64_t message, size_t at);
+void fill_pattern(uint64_t message, size_t from, uint8_t *buf, size_t n);
+void check_pattern(uint64_t message, size_t from, const uint8_t *buf, size_t n);
+
+#endif
