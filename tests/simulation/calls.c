@@ -53,6 +53,7 @@ call_begin(struct call *c, const char *name, const struct end *e, int64_t span_n
         by = sooner(by, c->began_ns + e->dead_after_ms * SIM_MS);
     sim_log("%s: until %lld", name, (long long)(by == HS_NEVER ? -1 : by));
     sim_promise(name, by);
+    world_note_call();
 }
 
 static void
@@ -115,10 +116,10 @@ call_end(struct call *c, const struct end *e, hs_err rv)
     if (e->conn == NULL)
         return;
     hs_conn_info(e->conn, &info);
-    if (e->facts->taken != e->sent)
+    if (c->out && e->facts->taken != e->sent)
         sim_violation("%s: calls have sent %llu bytes, the network has taken %llu", c->name,
                       (unsigned long long)e->sent, (unsigned long long)e->facts->taken);
-    if (e->facts->given != e->received + info.buffered)
+    if (c->in && e->facts->given != e->received + info.buffered)
         sim_violation("%s: calls have received %llu bytes, %zu are buffered, the network has given "
                       "%llu",
                       c->name, (unsigned long long)e->received, info.buffered,
@@ -191,6 +192,7 @@ end_recv(struct end *e, uint8_t *buf, size_t len, int flags, int64_t span_ns, si
     hs_err rv;
 
     call_begin(&c, "recv", e, span_ns);
+    c.in = true;
     do
         rv = hs_conn_recv(e->conn, &c.op, buf, len, flags, &c.err, &n);
     while (rv == HS_INTR);
@@ -211,6 +213,7 @@ end_recv_exactly(struct end *e, uint8_t *buf, size_t len, int64_t span_ns)
     hs_err rv;
 
     call_begin(&c, "recv_exactly", e, span_ns);
+    c.in = true;
     do
         rv = hs_conn_recv_exactly(e->conn, &c.op, buf, len, &c.err);
     while (rv == HS_INTR);
@@ -238,6 +241,7 @@ end_recv_frame(struct end *e, const struct hs_framing *f, uint8_t *buf, size_t r
     hs_err rv;
 
     call_begin(&c, "recv_frame", e, span_ns);
+    c.in = true;
     do
         rv = hs_conn_recv_frames(e->conn, &c.op, f, &c.err);
     while (rv == HS_INTR);
@@ -271,6 +275,7 @@ end_send_all(struct end *e, const uint8_t *buf, size_t len, int64_t span_ns)
     hs_err rv;
 
     call_begin(&c, "send_all", e, span_ns);
+    c.out = true;
     do
         rv = hs_conn_send_all(e->conn, &c.op, buf, len, &c.err);
     while (rv == HS_INTR);
@@ -288,6 +293,7 @@ end_sendv(struct end *e, struct iovec *iov, size_t n, int64_t span_ns)
     hs_err rv;
 
     call_begin(&c, "sendv", e, span_ns);
+    c.out = true;
     do
         rv = hs_conn_sendv(e->conn, &c.op, iov, n, true, &c.err);
     while (rv == HS_INTR);
@@ -330,6 +336,7 @@ end_finish(struct end *e, int64_t span_ns)
 
     hs_conn_info(e->conn, &info);
     call_begin(&c, "finish", e, span_ns);
+    c.in = c.out = true;
     do
         rv = hs_conn_finish(e->conn, &c.op, &c.err, &report);
     while (rv == HS_INTR);

@@ -2,6 +2,7 @@
  *
  *     simulate                     seeds 1 to 60, of which a few are run again by a second process
  *     simulate --seeds A B         these
+ *     simulate --search A B        these, up to the first that fails
  *     simulate --seconds N [A]     as many as fit, from A on
  *     simulate --seed A [FILE]     this one, here; FILE: its log
  *
@@ -124,6 +125,7 @@ main(int argc, char **argv)
 {
     uint64_t from = 1, to = FIXED_SEEDS, proved = PROVED_SEEDS;
     double began = real_now(), until = -1;
+    bool searches = false;
     int fd = -1;
 
     if (argc > 3 && strcmp(argv[1], "--to") == 0)
@@ -135,7 +137,8 @@ main(int argc, char **argv)
         }
         return run_here(strtoull(argv[2], NULL, 10), fd, -1);
     }
-    if (argc > 3 && strcmp(argv[1], "--seeds") == 0) {
+    if (argc > 3 &&
+        (strcmp(argv[1], "--seeds") == 0 || (searches = strcmp(argv[1], "--search") == 0))) {
         from = strtoull(argv[2], NULL, 10);
         to = strtoull(argv[3], NULL, 10);
         proved = 0;
@@ -145,8 +148,11 @@ main(int argc, char **argv)
         to = UINT64_MAX;
         proved = 0;
     }
-    for (uint64_t seed = from; seed <= to && (until < 0 || real_now() < until); seed++)
+    for (uint64_t seed = from; seed <= to && (until < 0 || real_now() < until); seed++) {
         judge(seed, seed - from < proved);
+        if (searches && failed > 0)
+            break;
+    }
     if (until >= 0)
         printf("seeds %llu to %llu\n", (unsigned long long)from,
                (unsigned long long)(from + passed + failed - 1));

@@ -27,6 +27,7 @@
 #define PLAIN_PORT 7001
 #define MAX_MESSAGE ((size_t)40000)
 #define MAX_FRAME 4000
+#define PIPELINED 6
 
 enum kind { EXACTLY, SOME, WAITALL, FRAMES, KINDS };
 
@@ -40,12 +41,15 @@ struct client {
     int number, rounds;
     struct end end;
     struct sim_thread *thread;
+    bool writes;
+    struct sim_thread *writer; /* or NULL: of pipelined questions */
 };
 
 static const char *const client_names[] = {"client-0", "client-1", "client-2", "client-3"};
 static const char *const server_names[] = {"server-0", "server-1", "server-2", "server-3"};
 static struct client clients[MAX_CLIENTS];
 static int n_clients, clients_left, n_servers;
+static bool is_moment; /* for the disturber: somebody has just begun something */
 static struct hs_listener *listener;
 static struct hs_token *stop;
 static const struct hs_framing frames = {
@@ -223,7 +227,7 @@ leave(struct end *e)
 {
     if (e->conn == NULL)
         return;
-    if (sim_chance(600))
+    if (sim_chance(600) && !e->closed)
         (void)end_finish(e, any_span());
     end_close(e, sim_chance(200));
 }
@@ -376,6 +380,16 @@ make_endpoint(int host, uint16_t port, struct hs_endpoint *ep)
     memcpy(&ep->addr.storage, &in, sizeof(in));
 }
 
+/* The same for the one who asks and the one who reads. */
+static struct header
+pipelined(const struct client *c, uint32_t number)
+{
+    uint64_t any = (uint64_t)number * 2654435761U + (uint64_t)c->rounds * 97 + (uint64_t)c->number;
+
+    return (struct header){'Q',    (uint8_t)(any % KINDS),     (uint16_t)c->number,
+                           number, 1 + (uint32_t)(any % 9000), 1 + (uint32_t)(any / 7 % 9000)};
+}
+
 static hs_err
 ask(struct client *c, uint32_t number)
 {
@@ -400,6 +414,58 @@ ask(struct client *c, uint32_t number)
     return receive_message(e, &h, true, h.answer_len);
 }
 
+/* Ends with the first that fails. */
+static void
+run_writer(void *arg)
+{
+    struct client *c = arg;
+    uint8_t *buf = malloc(MAX_MESSAGE);
+    hs_err rv = HS_OK;
+
+    if (buf == NULL)
+        abort();
+    c->writer = sim_self();
+    for (uint32_t i = 0; i < PIPELINED && rv == HS_OK; i++) {
+        struct header h = pipelined(c, i);
+
+        fill_pattern(message_of(&h, false), 0, buf, h.len);
+        rv = send_message(&c->end, (const uint8_t *)&h, sizeof(h), buf, h.len);
+        if (sim_chance(200))
+            sim_sleep(sim_between(0, SIM_S));
+    }
+    free(buf);
+    c->writer = NULL;
+    c->writes = false;
+}
+
+static bool
+writer_has_ended(void *arg)
+{
+    return !((const struct client *)arg)->writes;
+}
+
+/* One thread asks, another reads: answers come in the order of the questions. */
+static hs_err
+ask_pipelined(struct client *c)
+{
+    struct header h, back;
+    hs_err rv = HS_OK;
+
+    c->writes = true;
+    sim_spawn("writer", sim_host(), run_writer, c);
+    for (uint32_t i = 0; i < PIPELINED && rv == HS_OK; i++) {
+        h = pipelined(c, i);
+        if ((rv = receive_header(&c->end, &back, 30 * SIM_S)) != HS_OK)
+            break;
+        if (back.mark != 'A' || back.client != h.client || back.number != h.number)
+            sim_violation("an answer to client %u, question %u, has come to %u, %u", back.client,
+                          back.number, h.client, h.number);
+        rv = receive_message(&c->end, &h, true, h.answer_len);
+    }
+    (void)sim_wait(writer_has_ended, c, SIM_NEVER);
+    return rv;
+}
+
 /* Any bytes may come from a plain peer, or none: only the promises count. */
 static void
 try_plain(struct client *c)
@@ -420,6 +486,8 @@ try_plain(struct client *c)
             rv = end_recv_exactly(&c->end, buf, 1 + (size_t)sim_below(2000),
                                   i < 10 ? any_span() : patience);
     }
+    if (rv == HS_E_RESET || rv == HS_E_DEAD_PEER || rv == HS_E_POISONED)
+        (void)end_recv(&c->end, buf, sizeof(buf), 0, 30 * SIM_S, &n);
 }
 
 static void
@@ -446,8 +514,11 @@ run_round(struct client *c)
     rv = end_connect(&c->end, &where, &options, sim_chance(100) ? SIM_NEVER : any_span());
     if (rv == HS_OK && plain)
         try_plain(c);
-    for (uint32_t i = 0; rv == HS_OK && !plain && i < 5; i++)
-        rv = ask(c, i);
+    else if (rv == HS_OK && sim_chance(300))
+        rv = ask_pipelined(c);
+    else
+        for (uint32_t i = 0; rv == HS_OK && i < 5; i++)
+            rv = ask(c, i);
     leave(&c->end);
     c->end.token = NULL;
     hs_token_unref(token);
@@ -485,6 +556,14 @@ cut_way(int from, int to)
 }
 
 static void
+hurry(struct client *c, const char *what)
+{
+    sim_promise_sooner(c->thread, what, sim_now());
+    if (c->writer != NULL)
+        sim_promise_sooner(c->writer, what, sim_now());
+}
+
+static void
 disturb(struct client *c)
 {
     struct hs_token *token = c->end.token;
@@ -497,7 +576,7 @@ disturb(struct client *c)
             break;
         (void)hs_token_ref(token);
         sim_log("cancels client %d", c->number);
-        sim_promise_sooner(c->thread, "a call that was cancelled", sim_now());
+        hurry(c, "a call that was cancelled");
         (void)hs_token_cancel(token, "disturbed", 0, NULL);
         hs_token_unref(token);
         break;
@@ -507,7 +586,7 @@ disturb(struct client *c)
         (void)hs_conn_ref(conn);
         sim_log("closes the connection of client %d", c->number);
         c->end.closed = true;
-        sim_promise_sooner(c->thread, "a call whose connection was closed", sim_now());
+        hurry(c, "a call whose connection was closed");
         hs_conn_close(conn, sim_chance(300));
         hs_conn_unref(conn);
         break;
@@ -524,12 +603,28 @@ disturb(struct client *c)
     }
 }
 
+static bool
+moment_has_come(void *arg)
+{
+    (void)arg;
+    return is_moment;
+}
+
+/* What happens while all others wait is soon known. Sometimes it happens in the middle. */
+void
+world_note_call(void)
+{
+    is_moment |= sim_chance(10);
+}
+
 static void
 run_disturber(void *arg)
 {
     (void)arg;
     for (;;) {
-        sim_sleep(sim_between(0, sim_chance(500) ? 20 * SIM_S : 100 * SIM_MS));
+        is_moment = false;
+        (void)sim_wait(moment_has_come, NULL,
+                       sim_now() + sim_between(0, sim_chance(500) ? 20 * SIM_S : 100 * SIM_MS));
         if (clients_left == 0)
             break;
         disturb(&clients[sim_below((uint64_t)n_clients)]);

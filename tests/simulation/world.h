@@ -29,9 +29,12 @@ struct call {
     struct hs_error err;
     const char *name;
     int64_t began_ns, deadline_ns;
+    bool in, out; /* which directions it uses */
 };
 
 void world(void);
+/* Called at the beginning of each call. */
+void world_note_call(void);
 
 /* calls.c: each makes a call, asks again after HS_INTR, and looks whether promises were kept. */
 hs_err end_connect(struct end *e, const struct hs_endpoint *where,
@@ -46,7 +49,7 @@ hs_err end_sendv(struct end *e, struct iovec *iov, size_t n, int64_t span_ns);
 hs_err end_finish(struct end *e, int64_t span_ns);
 /* Closes it, which takes no time, and lets go of it. */
 void end_close(struct end *e, bool abortive);
-/* A call with a token or a deadline that has no connection. */
+/* A call with a token or a deadline. */
 void call_begin(struct call *c, const char *name, const struct end *e, int64_t span_ns);
 void call_end(struct call *c, const struct end *e, hs_err rv);
 
