@@ -41,6 +41,7 @@ call_begin(struct call *c, const char *name, const struct end *e, int64_t span_n
 
     memset(c, 0, sizeof(*c));
     c->op = (struct hs_op)HS_OP_INIT(deadline, e->token);
+    c->op.lease = e->lease;
     c->name = name;
     c->began_ns = sim_now();
     c->deadline_ns = deadline;
@@ -63,7 +64,7 @@ check_reason(const struct call *c, const struct end *e, hs_err rv)
 
     switch (rv) {
     case HS_E_DEADLINE:
-        if (sim_now() < c->deadline_ns)
+        if (sim_now() < c->deadline_ns && c->err.origin != HS_ORIGIN_DIAL)
             sim_violation("%s says that its deadline passed %lld ns before it", c->name,
                           (long long)(c->deadline_ns - sim_now()));
         break;
@@ -95,6 +96,7 @@ check_reason(const struct call *c, const struct end *e, hs_err rv)
                           c->name);
         break;
     case HS_E_CONNECT:
+    case HS_E_RESOLVE:
         break;
     default:
         if (rv < 0)

@@ -7,6 +7,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <linux/sockios.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -31,6 +32,10 @@ ssize_t __wrap_recv(int fd, void *buf, size_t len, int flags);
 ssize_t __wrap_recvmsg(int fd, struct msghdr *msg, int flags);
 ssize_t __wrap_send(int fd, const void *buf, size_t len, int flags);
 ssize_t __wrap_sendmsg(int fd, const struct msghdr *msg, int flags);
+
+int __wrap_getaddrinfo(const char *host, const char *service, const struct addrinfo *hints,
+                       struct addrinfo **ret_list);
+void __wrap_freeaddrinfo(struct addrinfo *list);
 
 static int
 refuse(int sys)
@@ -108,6 +113,50 @@ __wrap_getsockname(int fd, struct sockaddr *sa, socklen_t *len)
     const struct sim_tcp *t = tcp_of(fd);
 
     return t == NULL ? -1 : write_name(t->host, t->port, sa, len);
+}
+
+/* One name: the server's, and a host where nobody listens, in any order, after any time. */
+int
+__wrap_getaddrinfo(const char *host, const char *service, const struct addrinfo *hints,
+                   struct addrinfo **ret_list)
+{
+    struct addrinfo *list = NULL;
+    int others = (int)sim_below(3), at = (int)sim_between(0, others);
+
+    (void)service;
+    sim_sleep(sim_chance(100) ? sim_between(0, 20 * SIM_S) : sim_between(0, 100 * SIM_MS));
+    sim_log("looks up %s, family %d", host, hints->ai_family);
+    if (hints->ai_family == AF_INET6)
+        return EAI_NONAME;
+    if (sim_chance(50))
+        return EAI_AGAIN;
+    for (int i = 0; i <= others; i++) {
+        struct addrinfo *one = calloc(1, sizeof(*one) + sizeof(struct sockaddr_in));
+        socklen_t len = sizeof(struct sockaddr_in);
+
+        if (one == NULL)
+            abort();
+        one->ai_family = AF_INET;
+        one->ai_socktype = SOCK_STREAM;
+        one->ai_addrlen = len;
+        one->ai_addr = (struct sockaddr *)(void *)(one + 1);
+        (void)write_name(i == at ? 0 : SIM_HOSTS - 1 - i, 0, one->ai_addr, &len);
+        one->ai_next = list;
+        list = one;
+    }
+    *ret_list = list;
+    return 0;
+}
+
+void
+__wrap_freeaddrinfo(struct addrinfo *list)
+{
+    while (list != NULL) {
+        struct addrinfo *next = list->ai_next;
+
+        free(list);
+        list = next;
+    }
 }
 
 /* ---- Making -------------------------------------------------------------------------------- */

@@ -61,15 +61,14 @@ message_of(const struct header *h, bool answer)
     return (uint64_t)h->client << 33 | (uint64_t)h->number << 1 | answer;
 }
 
-static void
+void
 must(hs_err rv, const char *what, const struct hs_error *err)
 {
     if (rv != HS_OK)
         sim_violation("%s: %s: %s, errno %d", what, hs_err_text(rv), err->msg, err->sys);
 }
 
-/* Often too short, sometimes none at all. */
-static int64_t
+int64_t
 any_span(void)
 {
     static const int64_t spans[] = {0, 1, 1, 5, 50, 300, 2000, 20000};
@@ -369,7 +368,7 @@ run_plain(void *arg)
 
 /* ---- Clients ------------------------------------------------------------------------------- */
 
-static void
+void
 make_endpoint(int host, uint16_t port, struct hs_endpoint *ep)
 {
     struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons(port)};
@@ -490,6 +489,27 @@ try_plain(struct client *c)
         (void)end_recv(&c->end, buf, sizeof(buf), 0, 30 * SIM_S, &n);
 }
 
+/* What is left half-way may not be lent again. */
+static void
+run_pooled_round(struct client *c)
+{
+    struct hs_error err = {0};
+    struct hs_token *token;
+    struct hs_lease lease;
+    hs_err rv;
+
+    must(hs_token_new(NULL, 0, HS_NEVER, NULL, &err, &token), "no token", &err);
+    c->end = (struct end){.token = token, .peer_host = SERVER_HOST};
+    rv = pool_borrow(&c->end, c->number, any_span(), &lease);
+    if (rv == HS_OK) {
+        for (uint32_t i = 0, n = (uint32_t)sim_below(4); rv == HS_OK && i < n; i++)
+            rv = ask(c, i);
+        pool_return(&c->end, &lease, rv == HS_OK);
+    }
+    c->end.token = NULL;
+    hs_token_unref(token);
+}
+
 static void
 run_round(struct client *c)
 {
@@ -511,6 +531,8 @@ run_round(struct client *c)
         hs_sockopts_dead_after(&options.sockopts, c->end.dead_after_ms);
     }
     make_endpoint(host, plain ? PLAIN_PORT : SERVER_PORT, &where);
+    if (!plain && sim_chance(300))
+        must(hs_endpoint_from_host("server.test", 11, SERVER_PORT, &err, &where), "a name", &err);
     rv = end_connect(&c->end, &where, &options, sim_chance(100) ? SIM_NEVER : any_span());
     if (rv == HS_OK && plain)
         try_plain(c);
@@ -531,7 +553,10 @@ run_client(void *arg)
 
     c->thread = sim_self();
     for (int i = 0; i < c->rounds; i++) {
-        run_round(c);
+        if (pool_is_there() && sim_chance(700))
+            run_pooled_round(c);
+        else
+            run_round(c);
         sim_sleep(sim_between(0, 5 * SIM_S));
     }
     clients_left--;
@@ -620,6 +645,8 @@ world_note_call(void)
 static void
 run_disturber(void *arg)
 {
+    struct client *chosen;
+
     (void)arg;
     for (;;) {
         is_moment = false;
@@ -627,7 +654,10 @@ run_disturber(void *arg)
                        sim_now() + sim_between(0, sim_chance(500) ? 20 * SIM_S : 100 * SIM_MS));
         if (clients_left == 0)
             break;
-        disturb(&clients[sim_below((uint64_t)n_clients)]);
+        chosen = &clients[sim_below((uint64_t)n_clients)];
+        do
+            disturb(chosen);
+        while (sim_chance(300));
     }
 }
 
@@ -683,11 +713,12 @@ check_nothing_is_left(void)
 
     hs_live_counts(&live);
     if (live.tokens != 0 || live.conns != 0 || live.listeners != 0 || live.connectors != 0 ||
-        live.buffers != 0 || live.lingering != 0 || live.pools != 0)
+        live.buffers != 0 || live.lingering != 0 || live.pools != 0 || live.lookups != 0 ||
+        live.orphans != 0)
         sim_violation("left: %ld tokens, %ld connections, %ld listeners, %ld connectors, %ld "
-                      "buffers, %ld lingering, %ld pools",
+                      "buffers, %ld lingering, %ld pools, %ld lookups, %ld orphans",
                       live.tokens, live.conns, live.listeners, live.connectors, live.buffers,
-                      live.lingering, live.pools);
+                      live.lingering, live.pools, live.lookups, live.orphans);
     if (sim_open_numbers() != 0) {
         sim_log_open();
         sim_violation("%zu descriptors are left", sim_open_numbers());
@@ -721,6 +752,8 @@ start(void)
         sim_spawn(client_names[i], FIRST_CLIENT_HOST + i, run_client, &clients[i]);
     }
     sim_spawn("disturber", 3, run_disturber, NULL);
+    if (sim_chance(400))
+        pool_begin();
 }
 
 void
@@ -730,6 +763,8 @@ world(void)
     start();
     (void)sim_wait(clients_have_ended, NULL, SIM_NEVER);
     sim_log("the clients have ended");
+    if (pool_is_there())
+        pool_end();
     hs_listener_close(listener);
     (void)hs_token_cancel(stop, "stop", 0, NULL);
     if (!sim_wait(threads_have_ended, NULL, sim_now() + 300 * SIM_S))

@@ -21,6 +21,8 @@ struct end {
     int dead_after_ms; /* 0: none */
     bool poisoned;     /* a message has stopped half-way */
     bool closed;       /* by another thread */
+    uint64_t lease;    /* 0: it is no pool's */
+    int number;        /* of the descriptor, when it was lent */
 };
 
 /* One call: from its beginning to its end it is watched. */
@@ -52,6 +54,20 @@ void end_close(struct end *e, bool abortive);
 /* A call with a token or a deadline. */
 void call_begin(struct call *c, const char *name, const struct end *e, int64_t span_ns);
 void call_end(struct call *c, const struct end *e, hs_err rv);
+
+void must(hs_err rv, const char *what, const struct hs_error *err);
+void make_endpoint(int host, uint16_t port, struct hs_endpoint *ep);
+/* Often too short, sometimes none at all. */
+int64_t any_span(void);
+
+/* pooled.c: one pool, of all clients. */
+void pool_begin(void);
+bool pool_is_there(void);
+/* Borrows a connection for e; the lease is the caller's until pool_return. */
+hs_err pool_borrow(struct end *e, int borrower, int64_t span_ns, struct hs_lease *ret_lease);
+/* done: the exchange is complete. e has no connection then. */
+void pool_return(struct end *e, struct hs_lease *lease, bool done);
+void pool_end(void);
 
 /* Of a dead host: calls that have no other end. */
 bool is_killed(int host);
