@@ -10,7 +10,7 @@
 #include <string.h>
 
 static struct hs_pool *pool;
-static int lent_numbers[64];
+static const struct hs_member *lent[16];
 static size_t n_lent;
 
 bool
@@ -57,25 +57,26 @@ check_books(void)
     must(hs_pool_verify(pool, &err), "the books of the pool", &err);
 }
 
+/* By its place in the pool: a number is another's as soon as the borrower has closed it. */
 static void
-note_lent(int number)
+note_lent(const struct hs_member *m)
 {
     for (size_t i = 0; i < n_lent; i++)
-        if (lent_numbers[i] == number)
-            sim_violation("descriptor %d is lent to two", number);
-    if (n_lent == SIM_LENGTH(lent_numbers))
+        if (lent[i] == m)
+            sim_violation("a connection is lent to two");
+    if (n_lent == SIM_LENGTH(lent))
         sim_violation("more are lent than there are clients");
-    lent_numbers[n_lent++] = number;
+    lent[n_lent++] = m;
 }
 
 static void
-note_returned(int number)
+note_returned(const struct hs_member *m)
 {
     size_t i = 0;
 
-    while (lent_numbers[i] != number)
+    while (lent[i] != m)
         i++;
-    lent_numbers[i] = lent_numbers[--n_lent];
+    lent[i] = lent[--n_lent];
 }
 
 hs_err
@@ -102,8 +103,7 @@ pool_borrow(struct end *e, int borrower, int64_t span_ns, struct hs_lease *ret_l
     hs_conn_info(e->conn, &info);
     if (info.buffered > 0 || info.poisoned_in || info.poisoned_out)
         sim_violation("a connection is lent that somebody has left half-way");
-    note_lent(hs_conn_fileno(e->conn));
-    e->number = hs_conn_fileno(e->conn);
+    note_lent(ret_lease->member);
     return HS_OK;
 }
 
@@ -119,7 +119,7 @@ pool_return(struct end *e, struct hs_lease *lease, bool done)
         hs_lease_mark_clean(lease);
     e->conn = NULL;
     e->lease = 0;
-    note_returned(e->number);
+    note_returned(lease->member);
     hs_conn_unref(conn);
     must(hs_pool_release(pool, lease, done ? HS_RETURN_DONE : HS_RETURN_FAILED, &err, &why, NULL),
          "no return", &err);

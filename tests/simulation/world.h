@@ -22,7 +22,6 @@ struct end {
     bool poisoned;     /* a message has stopped half-way */
     bool closed;       /* by another thread */
     uint64_t lease;    /* 0: it is no pool's */
-    int number;        /* of the descriptor, when it was lent */
 };
 
 /* One call: from its beginning to its end it is watched. */
