@@ -8,9 +8,12 @@
  */
 #include "world.h"
 
+#include <poll.h>
 #include <string.h>
 
 static bool killed[SIM_HOSTS];
+static _Thread_local struct hs_loop *loop; /* NULL: calls of this thread wait */
+static _Thread_local struct hs_loop_waiter *waiter;
 
 bool
 is_killed(int host)
@@ -42,6 +45,8 @@ call_begin(struct call *c, const char *name, const struct end *e, int64_t span_n
     memset(c, 0, sizeof(*c));
     c->op = (struct hs_op)HS_OP_INIT(deadline, e->token);
     c->op.lease = e->lease;
+    c->op.stepping = loop != NULL;
+    c->op.loop_waiter = waiter;
     c->name = name;
     c->began_ns = sim_now();
     c->deadline_ns = deadline;
@@ -55,6 +60,43 @@ call_begin(struct call *c, const char *name, const struct end *e, int64_t span_n
     sim_log("%s: until %lld", name, (long long)(by == HS_NEVER ? -1 : by));
     sim_promise(name, by);
     world_note_call();
+}
+
+void
+calls_begin(void)
+{
+    struct hs_error err = {0};
+
+    if (!sim_chance(300))
+        return;
+    must(hs_loop_new(&err, &loop), "no loop", &err);
+    must(hs_loop_waiter_new(loop, &killed, &err, &waiter), "no waiter", &err);
+}
+
+void
+calls_end(void)
+{
+    hs_loop_waiter_free(waiter);
+    hs_loop_free(loop);
+    waiter = NULL;
+    loop = NULL;
+}
+
+bool
+call_again(struct call *c, hs_err rv)
+{
+    struct pollfd p = {.events = POLLIN};
+    struct hs_error err = {0};
+
+    if (rv != HS_WANT)
+        return rv == HS_INTR;
+    must(hs_loop_waiter_park(waiter, &c->op, &err), "not parked", &err);
+    do {
+        p.fd = hs_loop_fileno(loop);
+        (void)ppoll(&p, 1, NULL, NULL);
+        hs_loop_collect(loop);
+    } while (hs_loop_next(loop) == NULL);
+    return true;
 }
 
 static void
@@ -109,6 +151,8 @@ call_end(struct call *c, const struct end *e, hs_err rv)
 {
     struct hs_conn_info info;
 
+    if (waiter != NULL)
+        hs_loop_waiter_unpark(waiter);
     sim_log("%s -> %s, %zu", c->name, rv == HS_OK ? "ok" : hs_err_text(rv), c->op.done);
     check_reason(c, e, rv);
     sim_promise_kept();
@@ -178,7 +222,7 @@ end_connect(struct end *e, const struct hs_endpoint *where,
         sim_violation("no connector: %s", c.err.msg);
     do
         rv = hs_connector_run(connector, &c.op, &c.err, &conn);
-    while (rv == HS_INTR);
+    while (call_again(&c, rv));
     hs_connector_free(connector);
     call_end(&c, e, rv);
     if (rv == HS_OK)
@@ -197,7 +241,7 @@ end_recv(struct end *e, uint8_t *buf, size_t len, int flags, int64_t span_ns, si
     c.in = true;
     do
         rv = hs_conn_recv(e->conn, &c.op, buf, len, flags, &c.err, &n);
-    while (rv == HS_INTR);
+    while (call_again(&c, rv));
     if (rv == HS_OK && n == 0)
         check_reason(&c, e, HS_E_END);
     if (rv == HS_OK && (flags & MSG_PEEK) == 0)
@@ -218,7 +262,7 @@ end_recv_exactly(struct end *e, uint8_t *buf, size_t len, int64_t span_ns)
     c.in = true;
     do
         rv = hs_conn_recv_exactly(e->conn, &c.op, buf, len, &c.err);
-    while (rv == HS_INTR);
+    while (call_again(&c, rv));
     if (rv == HS_OK)
         e->received += len;
     call_end(&c, e, rv);
@@ -246,7 +290,7 @@ end_recv_frame(struct end *e, const struct hs_framing *f, uint8_t *buf, size_t r
     c.in = true;
     do
         rv = hs_conn_recv_frames(e->conn, &c.op, f, &c.err);
-    while (rv == HS_INTR);
+    while (call_again(&c, rv));
     if (rv == HS_OK) {
         if (!hs_conn_frame(e->conn, f, &frame, &n) || n > room)
             sim_violation("recv_frame: no frame, or one of %zu bytes", n);
@@ -280,7 +324,7 @@ end_send_all(struct end *e, const uint8_t *buf, size_t len, int64_t span_ns)
     c.out = true;
     do
         rv = hs_conn_send_all(e->conn, &c.op, buf, len, &c.err);
-    while (rv == HS_INTR);
+    while (call_again(&c, rv));
     if (rv == HS_OK && c.op.done != len)
         sim_violation("send_all: all were sent, %zu of %zu", c.op.done, len);
     note_sent(e, &c, rv);
@@ -298,7 +342,7 @@ end_sendv(struct end *e, struct iovec *iov, size_t n, int64_t span_ns)
     c.out = true;
     do
         rv = hs_conn_sendv(e->conn, &c.op, iov, n, true, &c.err);
-    while (rv == HS_INTR);
+    while (call_again(&c, rv));
     note_sent(e, &c, rv);
     call_end(&c, e, rv);
     return rv;
@@ -341,7 +385,7 @@ end_finish(struct end *e, int64_t span_ns)
     c.in = c.out = true;
     do
         rv = hs_conn_finish(e->conn, &c.op, &c.err, &report);
-    while (rv == HS_INTR);
+    while (call_again(&c, rv));
     if (rv == HS_OK) {
         sim_log("finish: %d, %zu unsent, %zu discarded", (int)report.ending, report.unsent,
                 report.discarded);

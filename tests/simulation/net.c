@@ -51,6 +51,7 @@ static struct sim_tcp *all;
 static uint64_t n_ids, n_timers;
 static uint16_t next_port = 32768;
 static size_t flying;
+static struct sim_facts *latest;
 
 static void output(struct sim_tcp *t);
 
@@ -206,6 +207,8 @@ sim_tcp_new(int host)
 
     if (t == NULL || (t->facts = calloc(1, sizeof(*t->facts))) == NULL)
         abort();
+    t->facts->before = latest;
+    latest = t->facts;
     t->id = ++n_ids;
     t->host = host;
     t->write_seq = 0;

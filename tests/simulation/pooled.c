@@ -90,7 +90,7 @@ pool_borrow(struct end *e, int borrower, int64_t span_ns, struct hs_lease *ret_l
     call_begin(&c, "acquire", e, span_ns);
     do
         rv = hs_pool_acquire(pool, &c.op, &request, &c.err, ret_lease);
-    while (rv == HS_INTR);
+    while (call_again(&c, rv));
     hs_dial_failure_unref(request.failure);
     call_end(&c, e, rv);
     check_books();

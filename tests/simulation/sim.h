@@ -124,6 +124,7 @@ struct sim_facts {
     bool delivered; /* all that was sent and our end are acknowledged */
     bool closed;    /* by its program */
     size_t unread;
+    struct sim_facts *before; /* of the end that was made before this one */
 };
 /* NULL: the number is no socket that was ever connected. */
 const struct sim_facts *sim_facts(int number);

@@ -252,6 +252,7 @@ run_server(void *arg)
     hs_err rv;
 
     (void)arg;
+    calls_begin();
     for (;;) {
         struct call c;
 
@@ -259,7 +260,7 @@ run_server(void *arg)
         nothing.closed = hs_listener_is_closed(listener);
         do
             rv = hs_listener_accept(listener, &c.op, 1, &c.err, conns, &n);
-        while (rv == HS_INTR);
+        while (call_again(&c, rv));
         nothing.closed = hs_listener_is_closed(listener);
         call_end(&c, &nothing, rv);
         if (rv == HS_OK)
@@ -267,6 +268,7 @@ run_server(void *arg)
         else if (rv != HS_E_DEADLINE)
             break;
     }
+    calls_end();
     n_servers--;
 }
 
@@ -424,6 +426,7 @@ run_writer(void *arg)
     if (buf == NULL)
         abort();
     c->writer = sim_self();
+    calls_begin();
     for (uint32_t i = 0; i < PIPELINED && rv == HS_OK; i++) {
         struct header h = pipelined(c, i);
 
@@ -433,6 +436,7 @@ run_writer(void *arg)
             sim_sleep(sim_between(0, SIM_S));
     }
     free(buf);
+    calls_end();
     c->writer = NULL;
     c->writes = false;
 }
@@ -552,6 +556,7 @@ run_client(void *arg)
     struct client *c = arg;
 
     c->thread = sim_self();
+    calls_begin();
     for (int i = 0; i < c->rounds; i++) {
         if (pool_is_there() && sim_chance(700))
             run_pooled_round(c);
@@ -559,6 +564,7 @@ run_client(void *arg)
             run_round(c);
         sim_sleep(sim_between(0, 5 * SIM_S));
     }
+    calls_end();
     clients_left--;
 }
 

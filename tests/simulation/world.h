@@ -37,6 +37,10 @@ void world(void);
 /* Called at the beginning of each call. */
 void world_note_call(void);
 
+/* By chance calls of this thread are steps of an event loop from now on, instead of waits. */
+void calls_begin(void);
+void calls_end(void); /* before the thread ends */
+
 /* calls.c: each makes a call, asks again after HS_INTR, and looks whether promises were kept. */
 hs_err end_connect(struct end *e, const struct hs_endpoint *where,
                    const struct hs_connect_options *options, int64_t span_ns);
@@ -52,6 +56,8 @@ hs_err end_finish(struct end *e, int64_t span_ns);
 void end_close(struct end *e, bool abortive);
 /* A call with a token or a deadline. */
 void call_begin(struct call *c, const char *name, const struct end *e, int64_t span_ns);
+/* Whether it is to be made again: it was interrupted, or has waited as an event loop does. */
+bool call_again(struct call *c, hs_err rv);
 void call_end(struct call *c, const struct end *e, hs_err rv);
 
 void must(hs_err rv, const char *what, const struct hs_error *err);
