@@ -8,6 +8,7 @@
  */
 #include "world.h"
 
+#include <errno.h>
 #include <poll.h>
 #include <string.h>
 
@@ -67,7 +68,7 @@ calls_begin(void)
 {
     struct hs_error err = {0};
 
-    if (!sim_chance(300))
+    if (world_is_scarce() || !sim_chance(300))
         return;
     must(hs_loop_new(&err, &loop), "no loop", &err);
     must(hs_loop_waiter_new(loop, &killed, &err, &waiter), "no waiter", &err);
@@ -131,6 +132,10 @@ check_reason(const struct call *c, const struct end *e, hs_err rv)
     case HS_E_TRUNCATED:
         if (f == NULL || !f->ended || f->unread > 0)
             sim_violation("%s takes for an end what is none: %s", c->name, c->err.msg);
+        break;
+    case HS_E_SYSTEM:
+        if (!world_is_scarce() || c->err.sys != EMFILE)
+            sim_violation("%s: %s, errno %d", c->name, c->err.msg, c->err.sys);
         break;
     case HS_E_POISONED:
         if (!e->poisoned)
@@ -218,12 +223,12 @@ end_connect(struct end *e, const struct hs_endpoint *where,
     hs_err rv;
 
     call_begin(&c, "connect", e, span_ns);
-    if ((rv = hs_connector_new(where, options, &c.err, &connector)) != HS_OK)
-        sim_violation("no connector: %s", c.err.msg);
-    do
-        rv = hs_connector_run(connector, &c.op, &c.err, &conn);
-    while (call_again(&c, rv));
-    hs_connector_free(connector);
+    if ((rv = hs_connector_new(where, options, &c.err, &connector)) == HS_OK) {
+        do
+            rv = hs_connector_run(connector, &c.op, &c.err, &conn);
+        while (call_again(&c, rv));
+        hs_connector_free(connector);
+    }
     call_end(&c, e, rv);
     if (rv == HS_OK)
         end_adopt(e, conn);

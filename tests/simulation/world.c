@@ -28,6 +28,7 @@
 #define MAX_MESSAGE ((size_t)40000)
 #define MAX_FRAME 4000
 #define PIPELINED 6
+#define MANY_DESCRIPTORS 512
 
 enum kind { EXACTLY, SOME, WAITALL, FRAMES, KINDS };
 
@@ -346,12 +347,19 @@ run_plain(void *arg)
 
     (void)arg;
     in.sin_addr.s_addr = sim_ip(sim_host());
+    if (fd < 0) {
+        sim_log("no descriptor to listen with");
+        return;
+    }
     if (bind(fd, (const struct sockaddr *)&in, sizeof(in)) != 0 || listen(fd, 3) != 0)
         sim_violation("a plain peer cannot listen");
     while (clients_left > 0) {
-        if (!plain_wait(fd, POLLIN, 5 * SIM_S) ||
-            (got = accept4(fd, NULL, NULL, SOCK_NONBLOCK)) < 0)
+        if (!plain_wait(fd, POLLIN, 5 * SIM_S))
             continue;
+        if ((got = accept4(fd, NULL, NULL, SOCK_NONBLOCK)) < 0) {
+            sim_sleep(100 * SIM_MS); /* It may be without a descriptor for long. */
+            continue;
+        }
         if (sim_chance(80)) {
             plain_read(got, 20);
             kill_host(sim_host());
@@ -586,12 +594,20 @@ cut_way(int from, int to)
     sim_at(sim_now() + sim_between(0, 30 * SIM_S), heal, NULL, (uint64_t)(from * SIM_HOSTS + to));
 }
 
+bool
+world_is_scarce(void)
+{
+    return sim_settings.descriptors < MANY_DESCRIPTORS;
+}
+
 static void
 hurry(struct client *c, const char *what)
 {
-    sim_promise_sooner(c->thread, what, sim_now());
+    int64_t by = sim_now() + (world_is_scarce() ? 20 * SIM_MS : 0);
+
+    sim_promise_sooner(c->thread, what, by);
     if (c->writer != NULL)
-        sim_promise_sooner(c->writer, what, sim_now());
+        sim_promise_sooner(c->writer, what, by);
 }
 
 static void
@@ -682,13 +698,14 @@ choose_settings(void)
         .loss = losses[sim_below(SIM_LENGTH(losses))],
         .latency_ns = sim_between(0, 150) * sim_between(0, SIM_MS),
         .buffer = (size_t)sim_between(2048, 65536),
-        .descriptors = 512,
+        .descriptors = sim_chance(150) ? (int)sim_between(12, 40) : MANY_DESCRIPTORS,
     };
     sim_settings.jitter_ns = sim_between(0, sim_settings.latency_ns);
-    sim_log("preempt %u, interrupted %u, cut %u, loss %u, latency %lld, jitter %lld, buffer %zu",
+    sim_log("preempt %u, interrupted %u, cut %u, loss %u, latency %lld, jitter %lld, buffer %zu, "
+            "%d descriptors",
             sim_settings.preempt, sim_settings.interrupted, sim_settings.cut, sim_settings.loss,
             (long long)sim_settings.latency_ns, (long long)sim_settings.jitter_ns,
-            sim_settings.buffer);
+            sim_settings.buffer, sim_settings.descriptors);
 }
 
 static bool
@@ -758,7 +775,7 @@ start(void)
         sim_spawn(client_names[i], FIRST_CLIENT_HOST + i, run_client, &clients[i]);
     }
     sim_spawn("disturber", 3, run_disturber, NULL);
-    if (sim_chance(400))
+    if (!world_is_scarce() && sim_chance(400))
         pool_begin();
 }
 

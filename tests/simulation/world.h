@@ -34,6 +34,8 @@ struct call {
 };
 
 void world(void);
+/* Descriptors run out: who cannot be woken for want of one looks up every 20 ms, by design. */
+bool world_is_scarce(void);
 /* Called at the beginning of each call. */
 void world_note_call(void);
 
