@@ -75,12 +75,13 @@ TEST_SRC := $(sort $(wildcard tests/c/test_*.c))
 TEST_AUX := $(filter-out $(TEST_SRC),$(wildcard tests/c/*.c))
 TORT_SRC := $(sort $(wildcard tests/torture/test_*.c tests/torture/torture_*.c))
 TORT_AUX := $(filter-out $(TORT_SRC),$(wildcard tests/torture/*.c))
+SIM_SRC  := $(sort $(wildcard tests/simulation/*.c))
 LAB_NAMES := $(notdir $(wildcard lab/*))
 LAB := $(patsubst %,python/hardsock/lab/hardsock-%,$(LAB_NAMES))
 # Those of the tool are its own Makefile's.
 FUZZ_TUNE := $(patsubst %,tests/fuzz/fuzz_%.c,profile sysctl_conf history waivers saved foreign)
 FUZZ_SRC := $(filter-out $(FUZZ_TUNE),$(sort $(wildcard tests/fuzz/fuzz_*.c)))
-C_FILES   = $(wildcard csrc/*/*.[ch] csrc/binding/*/*.[ch] lab/*/*.[ch] tests/c/*.[ch] tests/torture/*.[ch] tests/fuzz/*.[ch] tuning/src/*.[ch])
+C_FILES   = $(wildcard csrc/*/*.[ch] csrc/binding/*/*.[ch] lab/*/*.[ch] tests/c/*.[ch] tests/torture/*.[ch] tests/simulation/*.[ch] tests/fuzz/*.[ch] tuning/src/*.[ch])
 PY_FILES  = $(wildcard setup.py python tests tools bench examples packaging)
 
 # ---- what depends on the interpreter: written once by the venv's own Python
@@ -134,6 +135,12 @@ TORT_$(1) := $(patsubst %.c,build/$(1)/%,$(TORT_SRC))
 $$(TORT_$(1)): build/$(1)/%: build/$(1)/%.o $(patsubst %.c,build/$(1)/%.o,$(TORT_AUX) $(TEST_AUX)) build/$(1)/libhardsock.a
 	$$(call say,LINK,$$@)
 	$(Q)$$(CC_$(1)) $$(LD_$(1)) $$(LDFLAGS) $$(call wrapped,$$*.c $(TORT_AUX)) -o $$@.$$$$$$$$ $$^ $$(shell pkg-config --libs check) $$(HS_LIBS) && mv -f $$@.$$$$$$$$ $$@
+
+# The same for the simulator, which stands for all of the kernel.
+SIMULATE_$(1) := build/$(1)/tests/simulation/simulate
+$$(SIMULATE_$(1)): $(patsubst %.c,build/$(1)/%.o,$(SIM_SRC)) build/$(1)/libhardsock.a
+	$$(call say,LINK,$$@)
+	$(Q)$$(CC_$(1)) $$(LD_$(1)) $$(LDFLAGS) $$$$(grep -ohE '\b__wrap_[a-z0-9_]+' $(SIM_SRC) | sort -u | sed 's/^__wrap_/-Wl,--wrap=/') -o $$@.$$$$$$$$ $$^ $$(HS_LIBS) && mv -f $$@.$$$$$$$$ $$@
 
 build/$(1)/$$(PY_ABI)/%.o: csrc/%.c Makefile tools/flags.mk build/python.mk
 	$$(call say,CC,$$< [$(1)])
@@ -217,14 +224,20 @@ test: ## C tests, then Python tests
 	$(Q)$(MAKE) test-c
 	$(Q)$(MAKE) test-py
 
-test-c: need-check $(TESTS_$(FLAVOUR)) ## C tests, each program by itself
-	$(Q)$(SAN_ENV_$(FLAVOUR)) $(SAN_RUN_$(FLAVOUR)) $(run-c) $(TESTS_$(FLAVOUR))
+test-c: need-check $(TESTS_$(FLAVOUR)) $(SIMULATE_$(FLAVOUR)) ## C tests, each program by itself
+	$(Q)$(SAN_ENV_$(FLAVOUR)) $(SAN_RUN_$(FLAVOUR)) $(run-c) $(TESTS_$(FLAVOUR)) $(SIMULATE_$(FLAVOUR))
 
 test-py: need-dev build ## Python tests (PYTEST_ARGS adds arguments)
 	$(Q)$(pytest) $(pytest-jobs)
 
 torture: need-check $(TORT_$(FLAVOUR)) ## C tests that make every system call fail in turn
 	$(Q)$(SAN_ENV_$(FLAVOUR)) $(SAN_RUN_$(FLAVOUR)) $(run-c) --limit 600 $(TORT_$(FLAVOUR))
+
+# With SEED its log is build/simulate/SEED.log; else FROM is the first seed (by default the time).
+.PHONY: simulate
+simulate: $(SIMULATE_$(FLAVOUR)) ## the C core in a simulated network for SECONDS (60); SEED=N runs one again
+	$(Q)mkdir -p build/simulate
+	$(Q)$(SAN_ENV_$(FLAVOUR)) $(SAN_RUN_$(FLAVOUR)) $(SIMULATE_$(FLAVOUR)) $(if $(SEED),--seed $(SEED) build/simulate/$(SEED).log,--seconds $(or $(SECONDS),60) $(FROM))
 
 asan: ## C tests under the address, leak and undefined behaviour sanitizers
 	$(Q)$(MAKE) test-c FLAVOUR=asan

@@ -248,7 +248,8 @@ hs_pool_new_at(const struct hs_endpoint *endpoints, size_t n, const struct hs_po
     (void)snprintf(p->name, sizeof(p->name), "%s", origin->name);
     p->named = origin->named;
     p->scan_boot = HS_NEVER;
-    p->random = (uint64_t)hs_now() ^ (uint64_t)(uintptr_t)p;
+    /* The time tells processes apart, the id pools that are made at once. */
+    p->random = (uint64_t)hs_now() ^ (uint64_t)p->id * UINT64_C(0x9e3779b97f4a7c15);
     atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
     if ((rv = fill_in(p, endpoints, n, o, err)) == HS_OK)
         rv = hs_pool_worker_add(p, err);

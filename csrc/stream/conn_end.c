@@ -273,15 +273,33 @@ discard_input(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
 }
 
 static hs_err
+closed_meanwhile(struct hs_error *err)
+{
+    return hs_err_setx(err, HS_E_CLOSED, NULL, "it was closed during the call");
+}
+
+/* Nothing tells of an acknowledgement; a close rings. */
+static hs_err
+look_acknowledged(void *arg, struct hs_change *change)
+{
+    struct hs_conn *c = arg;
+
+    change->until_ns = hs_deadline_after(ACK_LOOK_NS);
+    return hs_fd_is_closed(&c->fd) || unacknowledged(c) == 0 ? HS_OK : HS_WANT;
+}
+
+static hs_err
 await_acknowledgement(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
 {
-    short ignored;
+    struct hs_change change = {.list = &c->wakers, .look = look_acknowledged, .arg = c, .fd = -1};
     hs_err rv = HS_OK;
 
-    while (rv == HS_OK && unacknowledged(c) > 0 && !hs_fd_is_closed(&c->fd))
-        if ((rv = check_broke(c, err)) == HS_OK)
-            rv = hs_wait_op(op, -1, 0, op->deadline_ns, hs_deadline_after(ACK_LOOK_NS), err,
-                            &ignored);
+    change.deadline_ns = op->deadline_ns;
+    while (rv == HS_OK && unacknowledged(c) > 0)
+        if (hs_fd_is_closed(&c->fd))
+            rv = closed_meanwhile(err);
+        else if ((rv = check_broke(c, err)) == HS_OK)
+            rv = hs_wait_change(op, &change, err);
     return rv;
 }
 
@@ -291,7 +309,7 @@ run_finish(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
     hs_err rv, end;
 
     if (hs_fd_is_closed(&c->fd))
-        return hs_err_setx(err, HS_E_CLOSED, NULL, "it was closed during the call");
+        return closed_meanwhile(err);
     /* 1. The peer is told that no more comes. */
     if ((rv = hs_call_check(c, op, HS_NEVER, err)) != HS_OK ||
         (rv = end_output(c, op, err)) != HS_OK)

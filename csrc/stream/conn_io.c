@@ -211,15 +211,19 @@ hs_conn_recv_exactly(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t l
 
 /* ---- Writing ------------------------------------------------------------------------------- */
 
-/* EPIPE may also come of our own shutdown, by another thread during the call. */
+/* EPIPE only says that it is over. That may be our own shutdown, by another thread during the call;
+ * or the peer is dead, which a call that reads was told before. */
 static hs_err
-ended_here(struct hs_conn *c, struct hs_error *err)
+why_it_is_over(struct hs_conn *c, struct hs_error *err)
 {
-    if (!atomic_load(&c->out_ended) || (err != NULL && err->sys != EPIPE))
+    bool dead = atomic_load(&c->broken) == HS_E_DEAD_PEER;
+
+    if ((!atomic_load(&c->out_ended) && !dead) || (err != NULL && err->sys != EPIPE))
         return HS_E_RESET;
     if (err != NULL)
         *err = (struct hs_error){0};
-    return hs_err_setx(err, HS_E_CLOSED, NULL, "%s", hs_ended_here);
+    return dead ? hs_conn_check_broken(c, err)
+                : hs_err_setx(err, HS_E_CLOSED, NULL, "%s", hs_ended_here);
 }
 
 /* After a try that was the last one. */
@@ -230,7 +234,7 @@ sent(struct hs_conn *c, struct hs_op *op, hs_err rv, struct hs_error *err, size_
         op->done += n;
         (void)hs_conn_account(c, HS_DIR_OUT, n);
     }
-    return rv == HS_E_RESET ? ended_here(c, err) : rv;
+    return rv == HS_E_RESET ? why_it_is_over(c, err) : rv;
 }
 
 static hs_err
@@ -409,7 +413,7 @@ hs_conn_send_file(struct hs_conn *c, struct hs_op *op, int file, int64_t *offset
             if (round % FILE_SLICE_ROUNDS == 0 && op->done < len)
                 rv = HS_INTR;
         } else if (rv == HS_E_RESET) {
-            rv = ended_here(c, err);
+            rv = why_it_is_over(c, err);
         }
     }
     return end_message(c, op, "sendfile", NULL, 0, rv, err);

@@ -57,6 +57,60 @@ START_TEST(closing_wakes_a_blocked_reader_and_writer)
 }
 END_TEST
 
+static void *
+finish_it(void *arg)
+{
+    struct call *call = arg;
+    struct hs_op op = op_in(60 * SECOND);
+    struct hs_close_report report;
+
+    call->rv = DONE(hs_conn_finish(call->c, &op, fresh(), &report));
+    return NULL;
+}
+
+/* The peer has ended its side, and not read ours: whether it would is not known any more. */
+START_TEST(a_close_while_finish_waits_for_the_peer_is_no_clean_ending)
+{
+    struct pair p = pair_unix();
+    struct call finishing = {.c = p.c};
+    struct hs_op op = op_in(10 * SECOND);
+    struct thread t;
+
+    ASSERT_OK(DONE(hs_conn_send_all(p.c, &op, (const uint8_t *)"unread", 6, fresh())));
+    ck_assert_int_eq(shutdown(p.peer, SHUT_WR), 0);
+    thread_start(&t, finish_it, &finishing);
+    thread_wait_asleep(&t);
+    hs_conn_close(p.c, false);
+    (void)thread_join(&t);
+    ASSERT_ERR(HS_E_CLOSED, finishing.rv);
+    pair_free(&p);
+}
+END_TEST
+
+/* The kernel tells it once. To the one who asks next it says that nothing can be sent. */
+START_TEST(a_writer_hears_of_a_dead_peer_what_the_reader_was_told)
+{
+    struct pair p = pair_small();
+    struct call out = {.c = p.c, .sends = true};
+    struct hs_op op = op_in(10 * SECOND);
+    struct thread t;
+    uint64_t fault;
+    uint8_t byte;
+    size_t n;
+
+    (void)fill(p.c);
+    thread_start(&t, block, &out);
+    thread_wait_asleep(&t);
+    ASSERT_OK(hs_faults_begin("recv.timeout@1", fresh(), &fault));
+    ASSERT_ERR(HS_E_DEAD_PEER, DONE(hs_conn_recv(p.c, &op, &byte, 1, 0, fresh(), &n)));
+    hs_faults_end(fault);
+    ck_assert_int_eq(shutdown(hs_conn_fileno(p.c), SHUT_RDWR), 0);
+    (void)thread_join(&t);
+    ASSERT_ERR(HS_E_DEAD_PEER, out.rv);
+    pair_free(&p);
+}
+END_TEST
+
 START_TEST(a_closed_connection_refuses_everything)
 {
     struct pair p = pair_unix();
@@ -565,6 +619,8 @@ main(void)
     TCase *tc = case_new("conn_end");
 
     tcase_add_loop_test(tc, closing_wakes_a_blocked_reader_and_writer, 0, 2);
+    tcase_add_test(tc, a_close_while_finish_waits_for_the_peer_is_no_clean_ending);
+    tcase_add_test(tc, a_writer_hears_of_a_dead_peer_what_the_reader_was_told);
     tcase_add_test(tc, a_closed_connection_refuses_everything);
     tcase_add_test(tc, closing_keeps_the_number_while_a_step_is_pending);
     tcase_add_test(tc, an_abort_resets_the_peer);

@@ -1,0 +1,223 @@
+"""Breaks the core in ways that have happened elsewhere, one at a time, and looks whether a seed says so.
+
+    python tests/simulation/mutations.py [--seeds N] [--jobs N] [NAME...]
+
+A simulator that never fails proves nothing. Each mutation replaces one piece of one file in a copy of
+the sources below build/mutations; then seeds are run until one fails. A piece that is not there any
+more, or a mutation that survives all seeds, is an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parent.parent.parent
+TREE = TOP / "build" / "mutations"
+PROGRAM = "build/debug/tests/simulation/simulate"
+SAID = re.compile(r"^seed \d+: (?:[0-9.]+ s, )?(?P<said>.*)$", re.M)
+
+
+@dataclass(frozen=True)
+class Mutation:
+    name: str
+    file: str
+    old: str
+    new: str
+
+
+MUTATIONS = [
+    Mutation(
+        "a wait forgets the call's deadline",
+        "cancel/wait.c",
+        "rv = hs_wait(fd, events, op->token, hs_min_ns(deadline_ns, until_ns), err, ret_revents);",
+        "rv = hs_wait(fd, events, op->token, until_ns, err, ret_revents);",
+    ),
+    Mutation(
+        "a wait forgets the token's deadline",
+        "cancel/wait.c",
+        "deadline_ns = hs_min_ns(deadline_ns, hs_token_deadline(token));",
+        "",
+    ),
+    Mutation(
+        "a deadline is told a millisecond early",
+        "cancel/waker.c",
+        "int n = waker_poll(w, fds, now, deadline_ns, &until);",
+        "int n = waker_poll(w, fds, now, deadline_ns -= HS_NS_PER_MS, &until);",
+    ),
+    Mutation(
+        "a wait looks at its token before it listens",
+        "cancel/wait.c",
+        "    if (listens)\n        hs_wakelist_join(hs_token_wakelist(token), &node);\n"
+        "    if ((ended = hs_token_check(token)) == HS_OK) {",
+        "    ended = hs_token_check(token);\n    if (listens)\n"
+        "        hs_wakelist_join(hs_token_wakelist(token), &node);\n    if (ended == HS_OK) {",
+    ),
+    Mutation(
+        "a waker's flag is cleared before it is read",
+        "cancel/waker.c",
+        "    if (hs_own_fd_drain(&w->efd))\n        atomic_store(&w->pending, false);",
+        "    atomic_store(&w->pending, false);\n    if (hs_own_fd_drain(&w->efd))\n        return;",
+    ),
+    Mutation(
+        "cancelling wakes nobody",
+        "cancel/token.c",
+        "    if (leaf)\n        hs_wakelist_wake(&t->waiters);",
+        "",
+    ),
+    Mutation(
+        "closing wakes nobody",
+        "stream/conn_end.c",
+        "        set_linger(c, how == HS_END_ABORT || unread);\n        hs_wakelist_wake(&c->wakers);",
+        "        set_linger(c, how == HS_END_ABORT || unread);",
+    ),
+    Mutation(
+        "closing does not wait for a call that uses the descriptor",
+        "stream/fd.c",
+        "if (before != (CLOSED | what) || !is_owner(f))",
+        "if ((before & CLOSED) == 0 || !is_owner(f))",
+    ),
+    Mutation(
+        "bytes that had come are lost to a deadline",
+        "stream/conn_io.c",
+        "    if (rv < 0 && op->claim != 0 && op->done > 0)\n        conn_io_put_back(c, op, buf);\n"
+        '    return hs_call_end(c, op, HS_DIR_IN, "recv_exactly", rv, err);',
+        '    return hs_call_end(c, op, HS_DIR_IN, "recv_exactly", rv, err);',
+    ),
+    Mutation(
+        "a peek takes what it shows",
+        "stream/conn_io.c",
+        "    if (peek)\n        return hs_buf_peek(&c->in.buf, buf, len);\n",
+        "    (void)peek;\n",
+    ),
+    Mutation(
+        "a reset is taken for an end",
+        "stream/conn_input.c",
+        "    if (!atomic_load(&c->fin_sent) && closed)\n        hs_conn_set_broken(c, HS_E_RESET);\n"
+        "    return hs_conn_check_broken(c, err);",
+        "    (void)closed;\n    return HS_OK;",
+    ),
+    Mutation(
+        "an end in the middle of a message is an end between two",
+        "stream/conn_io.c",
+        "    if (done == 0)\n        return hs_err_setx(err, HS_E_END",
+        "    if (done < len)\n        return hs_err_setx(err, HS_E_END",
+    ),
+    Mutation(
+        "half a message poisons nothing",
+        "stream/conn_io.c",
+        "if (op->done > 0 || op->midway || (half && !tries))",
+        "if (op->midway || (half && !tries))",
+    ),
+    Mutation(
+        "a vector that was sent in part begins anew",
+        "stream/conn_io.c",
+        "        conn_io_advance(&iov, &n_iov, n);\n        if (all",
+        "        conn_io_advance(&iov, &n_iov, n / iov->iov_len * n);\n        if (all",
+    ),
+    Mutation(
+        "an attempt that is called off keeps its socket",
+        "connect/attempt.c",
+        "    if (a->conn == NULL) {\n        (void)close(a->fd);\n    } else {",
+        "    if (a->conn != NULL) {",
+    ),
+    Mutation(
+        "a wake-up with no error is a connection",
+        "connect/attempt.c",
+        "return sys == 0 ? HS_WANT : attempt_fail(a, sys);",
+        "if (sys != 0 || a->log.phase != HS_ATTEMPT_CONNECT)\n"
+        "            return sys == 0 ? HS_WANT : attempt_fail(a, sys);",
+    ),
+    Mutation(
+        "dead peers are given a sixth more time",
+        "stream/sockopt.c",
+        "return dead_after_ms - interval_s * 1000 - interval_s * 1000 / 7;",
+        "return dead_after_ms + dead_after_ms / 6;",
+    ),
+    Mutation(
+        "finish does not wait for acknowledgements",
+        "stream/conn_end.c",
+        "rv = await_acknowledgement(c, op, err);",
+        "",
+    ),
+    Mutation(
+        "finish calls a close by another thread a clean ending",
+        "stream/conn_end.c",
+        "            rv = closed_meanwhile(err);\n        else if",
+        "            break;\n        else if",
+    ),
+]
+
+
+def prepare() -> None:
+    TREE.mkdir(parents=True, exist_ok=True)
+    for part in ("Makefile", "tools", "csrc", "tests"):
+        subprocess.run(["cp", "-a", str(TOP / part), str(TREE)], check=True)
+    (TREE / "build").mkdir(exist_ok=True)
+    subprocess.run(["cp", "-a", str(TOP / "build" / "debug"), str(TREE / "build")], check=True)
+
+
+def build(jobs: int) -> None:
+    done = subprocess.run(
+        ["make", f"-j{jobs}", "WERROR=", PROGRAM], cwd=TREE, capture_output=True, text=True
+    )
+    if done.returncode:
+        sys.exit(f"mutations: it does not build:\n{done.stdout}{done.stderr}")
+
+
+def try_one(one: Mutation, seeds: int, jobs: int) -> tuple[bool, str]:
+    path = TREE / "csrc" / one.file
+    text = path.read_text()
+    if text.count(one.old) != 1:
+        return False, f"its piece is {text.count(one.old)} times in {one.file}"
+    path.write_text(text.replace(one.old, one.new))
+    try:
+        build(jobs)
+        began = time.monotonic()
+        done = subprocess.run(
+            [str(TREE / PROGRAM), "--search", "1", str(seeds)],
+            capture_output=True,
+            text=True,
+            errors="replace",
+        )
+    finally:
+        path.write_text(text)
+    if done.returncode == 0:
+        return False, f"survives {seeds} seeds"
+    said = [found["said"] for found in SAID.finditer(done.stdout)]
+    said = [line for line in said if not line.startswith("the end of")] or ["?"]
+    seed = re.findall(r"^seed (\d+) fails", done.stdout, re.M)
+    return True, f"seed {seed[-1]}, {time.monotonic() - began:.1f} s: {said[-1]}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=3000)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("names", nargs="*", help="a part of the name is enough")
+    arguments = parser.parse_args()
+    if shutil.which("make") is None:
+        sys.exit("mutations: make is not installed")
+    prepare()
+    chosen = [
+        one
+        for one in MUTATIONS
+        if not arguments.names or any(part in one.name for part in arguments.names)
+    ]
+    survived = 0
+    for one in chosen:
+        found, said = try_one(one, arguments.seeds, arguments.jobs)
+        survived += not found
+        print(f"{'found' if found else 'NOT FOUND':<10}{one.name}: {said}", flush=True)
+    print(f"{len(chosen) - survived} passed, {survived} failed")
+    return 1 if survived or not chosen else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
