@@ -115,9 +115,16 @@ def finish(app: object, problem: Exception | None) -> None:
         shutil.copy(picture, outdir / "experiments")
 
 
+def without_board(app: object, name: str, source: list[str]) -> None:
+    """Take the board out of the contents where none was made: it comes with `make board`."""
+    if name == "index" and not (HERE / "benchmarks.md").exists():
+        source[0] = source[0].replace("\nbenchmarks\n", "\n")
+
+
 def setup(app: object) -> None:
     reference.write(HERE / "reference")
     app.connect("source-read", leads_out)  # type: ignore[attr-defined]
+    app.connect("source-read", without_board)  # type: ignore[attr-defined]
     app.connect("build-finished", finish)  # type: ignore[attr-defined]
     # Before napoleon, which has the usual priority of 500.
     app.connect("autodoc-process-docstring", before_napoleon, priority=400)  # type: ignore[attr-defined]

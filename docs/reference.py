@@ -55,7 +55,7 @@ def group(value: object) -> str:
     return "Other"
 
 
-def directive(module: str, name: str, value: object) -> list[str]:
+def directive(module: str, name: str, value: object, *, again: bool) -> list[str]:
     kind = {
         "Functions": "autofunction",
         "Classes": "autoclass",
@@ -69,12 +69,13 @@ def directive(module: str, name: str, value: object) -> list[str]:
         lines += ["   :show-inheritance:"]
     if kind == "autodata":
         lines += ["   :no-value:"]
-    if module.endswith(("httpx2", "httpcore2")):
-        lines += ["   :no-index:"]  # The same objects as those of httpx and httpcore.
+    if again:
+        lines += ["   :no-index:"]  # Links to it lead to the page that had it first.
     return lines
 
 
-def page(name: str, purpose: str) -> Iterator[str]:
+def page(name: str, purpose: str, described: set[str]) -> Iterator[str]:
+    """Yield the page; *described* holds what earlier pages have, and is given what this one adds."""
     module = importlib.import_module(name)
     yield f"# {name}\n\n{purpose}.\n"
     grouped: dict[str, list[str]] = {g: [] for g in GROUPS}
@@ -88,9 +89,13 @@ def page(name: str, purpose: str) -> Iterator[str]:
             continue
         yield f"## {title}\n"
         for entry in sorted(entries, key=str.lower):
+            value = getattr(module, entry)
+            # By name: httpx2's module is that of httpx, executed for the other library.
+            home = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', entry)}"
             yield f"### {entry}\n\n```{{eval-rst}}"
-            yield "\n".join(directive(name, entry, getattr(module, entry)))
+            yield "\n".join(directive(name, entry, value, again=home in described))
             yield "```\n"
+            described.add(home)
 
 
 def adapters() -> dict[str, str]:
@@ -106,8 +111,9 @@ def adapters() -> dict[str, str]:
 
 def write(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
+    described: set[str] = set()
     for name, purpose in (MODULES | adapters()).items():
-        text = "\n".join(page(name, purpose))
+        text = "\n".join(page(name, purpose, described))
         path = folder / f"{name}.md"
         if not path.exists() or path.read_text() != text:
             path.write_text(text)
