@@ -12,10 +12,14 @@ from hardsock.lab.experiments import (
     broken_service,
     dial_storm,
     endless_line,
+    fin_timeout,
     held_ports,
     keepalive_workers,
+    linger_zero,
+    sleepy_reader,
     stale_keepalive,
     tuned_together,
+    wide_range,
 )
 from hardsock.lab.experiments.page import verdict_of
 
@@ -26,6 +30,8 @@ BAD_AND_GOOD: list[tuple[ModuleType, Any, Any]] = [
         {"answered": [0.1] * 64, "first_left": 0.8, "stood_still": 0.0},
     ),
     (stale_keepalive, [True, False] * 10, [True] * 20),
+    (wide_range, [False] * 10, [True] * 10),
+    (sleepy_reader, {"late": [0.002] * 60, "empty": 90}, {"late": [0.0001] * 60, "empty": 0}),
     (
         broken_service,
         {"took": [0.2] * 30, "reached": 30},
@@ -59,6 +65,53 @@ def test_clients_that_stood_still_say_nothing_of_a_server(monkeypatch: pytest.Mo
     _, bad, good = BAD_AND_GOOD[0]
     late = {**good, "stood_still": 0.5}
     assert verdict(keepalive_workers, {"plain": bad, "hardsock": late}, monkeypatch) == "INVALID"
+
+
+def test_a_machine_that_is_late_itself_says_nothing_of_readers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    late = {"late": [0.02] * 60, "empty": 90}
+    assert verdict(sleepy_reader, {"plain": late, "hardsock": late}, monkeypatch) == "INVALID"
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ({"zero": (100, True), "close": (400_000, False)}, "shown"),
+        ({"zero": (400_000, True), "close": (400_000, False)}, "not shown"),
+        ({"zero": (100, True), "close": (100, True)}, "not shown"),
+    ],
+)
+def test_only_a_reset_that_destroys_is_shown(
+    found: dict[str, Any], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert verdict(linger_zero, {**found, "hardsock": (400_000, False)}, monkeypatch) == expected
+
+
+@pytest.mark.parametrize(
+    ("time_wait", "fin_wait2", "pooled", "expected"),
+    [
+        (60.0, 5.0, 0, "shown"),
+        (5.0, 5.0, 0, "not shown"),
+        (60.0, 60.0, 0, "not shown"),
+        (60.0, 5.0, 20, "not shown"),
+    ],
+)
+def test_only_a_time_wait_that_stays_is_shown(
+    time_wait: float,
+    fin_wait2: float,
+    pooled: int,
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = {
+        "time_wait_60": 60.0,
+        "fin_wait2_60": 60.0,
+        "time_wait_5": time_wait,
+        "fin_wait2_5": fin_wait2,
+        "pooled": pooled,
+    }
+    assert verdict(fin_timeout, found, monkeypatch) == expected
 
 
 @pytest.mark.parametrize(

@@ -38,21 +38,30 @@ CHAPTERS = (
         "TCP carries bytes, not messages. What was written at once is read in pieces, what was written "
         "in pieces is read at once, and a short write is no error. Wait with poll, not by sleeping; "
         "write a message in one call; give every message a length or an end, and a limit.",
-        ("nagle", "messages", "endless-line"),
+        ("nagle", "sleepy-reader", "messages", "endless-line"),
     ),
     Chapter(
         "Ending",
         "A close sends FIN and returns, and tells nothing of what the peer got. With unread input it "
         "sends RST instead, and that may destroy what was sent before. To know that all arrived: end the "
         "sending direction, read to the peer's end, close.",
-        ("half-close", "reset-storm"),
+        ("half-close", "linger-zero", "reset-storm"),
     ),
     Chapter(
         "Keeping connections",
         "A pool saves round trips and ports, and it brings faults of its own: connections that nobody "
         "gives back, slots that a stuck dial holds, peers that have gone meanwhile. It must account for "
         "each connection, and ask the kernel before it lends one.",
-        ("ports", "held-ports", "pool-leak", "stale-keepalive", "dead-peer", "short-patience"),
+        (
+            "ports",
+            "held-ports",
+            "fin-timeout",
+            "wide-range",
+            "pool-leak",
+            "stale-keepalive",
+            "dead-peer",
+            "short-patience",
+        ),
     ),
     Chapter(
         "Serving",
@@ -77,27 +86,35 @@ WRONG = (
     (
         "*`SO_LINGER` with zero seconds, to recycle sockets fast.* It sends RST and destroys what is in "
         "flight. A plain close sends FIN in the background; `SO_LINGER` with five seconds blocks up to five "
-        "seconds for delivery."
+        "seconds for delivery. [Shown](linger-zero.md)."
     ),
     (
         "*A smaller `tcp_fin_timeout`, against TIME_WAIT.* TIME_WAIT lasts 60 s, fixed. `tcp_tw_reuse` helps "
-        "connects alone, and is on for loopback by default, which hides the failure from tests."
+        "connects alone, and is on for loopback by default, which hides the failure from tests. "
+        "[Shown](fin-timeout.md)."
     ),
     (
         "*A larger `somaxconn`, for a longer queue.* A listener keeps the backlog that it asked for when it "
-        "called `listen`."
+        "called `listen`. [Shown](tuned-together.md)."
     ),
-    "*A larger `fs.file-max`, against EMFILE.* That limit is the process's, `RLIMIT_NOFILE`.",
+    (
+        "*A larger `fs.file-max`, against EMFILE.* That limit is the process's, `RLIMIT_NOFILE`. "
+        "[What it does](descriptors.md)."
+    ),
     (
         "*`TCP_USER_TIMEOUT`, to find dead peers.* On an idle connection it does nothing; keepalive does "
-        "nothing while data is unacknowledged. Both are needed, and the former overrides the probe count."
+        "nothing while data is unacknowledged. Both are needed, and the former overrides the probe count. "
+        "[Shown](dead-peer.md); and a short one ends who is [at work](short-patience.md)."
     ),
-    "*Sleeping and trying again after EAGAIN.* poll waits for as long as it takes, and not longer.",
+    (
+        "*Sleeping and trying again after EAGAIN.* poll waits for as long as it takes, and not longer. "
+        "[Shown](sleepy-reader.md)."
+    ),
     "*Fall back to older TLS after failures.* That is what an attacker waits for.",
-    "*A port range of 1024 to 65535.* It takes ports from servers, unless they are reserved.",
+    "*A port range of 1024 to 65535.* It takes ports from servers, unless they are reserved. [Shown](wide-range.md).",
     (
         "*Count SYN scans in `accept`.* A scan never gets there: only the kernel's tables, a packet filter "
-        "or a capture see it."
+        "or a capture see it. [Shown](syn-scan.md)."
     ),
 )
 """What is often advised and does not hold: the advice in Markdown, and what is true."""
