@@ -617,8 +617,9 @@ disturb(struct client *c)
     struct hs_conn *conn = c->end.conn;
     int host = FIRST_CLIENT_HOST + c->number;
 
-    switch (sim_below(5)) {
+    switch (sim_below(7)) {
     case 0:
+    case 1:
         if (token == NULL)
             break;
         (void)hs_token_ref(token);
@@ -627,7 +628,8 @@ disturb(struct client *c)
         (void)hs_token_cancel(token, "disturbed", 0, NULL);
         hs_token_unref(token);
         break;
-    case 1:
+    case 2:
+    case 3:
         if (conn == NULL)
             break;
         (void)hs_conn_ref(conn);
@@ -637,11 +639,11 @@ disturb(struct client *c)
         hs_conn_close(conn, sim_chance(300));
         hs_conn_unref(conn);
         break;
-    case 2:
+    case 4:
         cut_way(host, c->end.peer_host);
         cut_way(c->end.peer_host, host);
         break;
-    case 3:
+    case 5:
         cut_way(host, c->end.peer_host);
         break;
     default:
@@ -679,7 +681,7 @@ run_disturber(void *arg)
         chosen = &clients[sim_below((uint64_t)n_clients)];
         do
             disturb(chosen);
-        while (sim_chance(300));
+        while (sim_chance(500));
     }
 }
 
@@ -689,7 +691,7 @@ static void
 choose_settings(void)
 {
     static const unsigned losses[] = {0, 0, 10, 50, 150}, cuts[] = {0, 100, 400};
-    static const unsigned signals[] = {0, 5, 50}, preempts[] = {0, 20, 200};
+    static const unsigned signals[] = {0, 5, 50}, preempts[] = {0, 20, 200, 500};
 
     sim_settings = (struct sim_settings){
         .preempt = preempts[sim_below(SIM_LENGTH(preempts))],
