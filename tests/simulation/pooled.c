@@ -42,6 +42,7 @@ pool_begin(void)
     o.reuse = sim_chance(500) ? HS_REUSE_MARKED : HS_REUSE_ANSWERED;
     o.keep_trying = sim_chance(300);
     o.oldest_first = sim_chance(300);
+    tls_for_client(&o.connect);
     make_endpoint(SERVER_HOST, SERVER_PORT, &where);
     if (sim_chance(400))
         must(hs_endpoint_from_host("server.test", 11, SERVER_PORT, &err, &where), "a name", &err);
@@ -98,6 +99,7 @@ pool_borrow(struct end *e, int borrower, int64_t span_ns, struct hs_lease *ret_l
         return rv;
     end_adopt(e, hs_conn_ref(ret_lease->conn));
     e->lease = ret_lease->id;
+    e->secured = tls_is_there();
     e->sent = e->facts->taken;
     e->received = e->facts->given;
     hs_conn_info(e->conn, &info);
