@@ -1,8 +1,8 @@
 /* pooled.c: a pool that all clients borrow from.
  *
  * Nobody is lent what another has, nor what another has left half-way: the next borrower's answers
- * are its own, which the ones who ask look at. A connection that is lent has nothing that was sent
- * or came before and is still to be read. The books of the pool agree at every turn of hands.
+ * are its own, which the ones who ask look at. A connection that is lent is not over, and has
+ * nothing that came before and is still to be read. The books of the pool agree at every turn of hands.
  */
 #include "world.h"
 
@@ -105,6 +105,8 @@ pool_borrow(struct end *e, int borrower, int64_t span_ns, struct hs_lease *ret_l
     hs_conn_info(e->conn, &info);
     if (info.buffered > 0 || info.poisoned_in || info.poisoned_out)
         sim_violation("a connection is lent that somebody has left half-way");
+    if (e->facts->over_ns != 0 && e->facts->over_ns < sim_now())
+        sim_violation("a connection is lent that is over");
     note_lent(ret_lease->member);
     return HS_OK;
 }
