@@ -224,8 +224,11 @@ test: ## C tests, then Python tests
 	$(Q)$(MAKE) test-c
 	$(Q)$(MAKE) test-py
 
-test-c: need-check $(TESTS_$(FLAVOUR)) $(SIMULATE_$(FLAVOUR)) ## C tests, each program by itself
-	$(Q)$(SAN_ENV_$(FLAVOUR)) $(SAN_RUN_$(FLAVOUR)) $(run-c) $(TESTS_$(FLAVOUR)) $(SIMULATE_$(FLAVOUR))
+# Link-time optimisation and _FORTIFY_SOURCE hide calls from the linker's --wrap.
+SIMULATED := $(if $(filter release,$(FLAVOUR)),,$(SIMULATE_$(FLAVOUR)))
+
+test-c: need-check $(TESTS_$(FLAVOUR)) $(SIMULATED) ## C tests, each program by itself
+	$(Q)$(SAN_ENV_$(FLAVOUR)) $(SAN_RUN_$(FLAVOUR)) $(run-c) $(TESTS_$(FLAVOUR)) $(SIMULATED)
 
 test-py: need-dev build ## Python tests (PYTEST_ARGS adds arguments)
 	$(Q)$(pytest) $(pytest-jobs)
@@ -234,10 +237,18 @@ torture: need-check $(TORT_$(FLAVOUR)) ## C tests that make every system call fa
 	$(Q)$(SAN_ENV_$(FLAVOUR)) $(SAN_RUN_$(FLAVOUR)) $(run-c) --limit 600 $(TORT_$(FLAVOUR))
 
 # With SEED its log is build/simulate/SEED.log; else FROM is the first seed (by default the time).
-.PHONY: simulate
+.PHONY: simulate check-simulate nightly-simulate nightly-mutations
 simulate: $(SIMULATE_$(FLAVOUR)) ## the C core in a simulated network for SECONDS (60); SEED=N runs one again
 	$(Q)mkdir -p build/simulate
 	$(Q)$(SAN_ENV_$(FLAVOUR)) $(SAN_RUN_$(FLAVOUR)) $(SIMULATE_$(FLAVOUR)) $(if $(SEED),--seed $(SEED) build/simulate/$(SEED).log,--seconds $(or $(SECONDS),60) $(FROM))
+
+check-simulate: $(SIMULATE_debug) ## break the core one way at a time, and see that a seed finds each (MUTATIONS)
+	$(Q)$(TOOLPY) tests/simulation/mutations.py $(MUTATIONS)
+
+nightly-simulate:
+	$(Q)$(MAKE) simulate SECONDS=600
+
+nightly-mutations: check-simulate
 
 asan: ## C tests under the address, leak and undefined behaviour sanitizers
 	$(Q)$(MAKE) test-c FLAVOUR=asan

@@ -33,6 +33,14 @@ PROGRAMS = {
         "Calls fail by a plan, in one thread and in many",
         "make build/debug/tests/c/test_faults && build/debug/tests/c/test_faults",
     ),
+    "simulation": (
+        "Calls in a simulated network keep their promises: one case is a seed",
+        "make simulate SECONDS=120 FROM=1",
+    ),
+    "mutations": (
+        "The core broken on purpose is found by the simulation: one case is a way to break it",
+        "make check-simulate",
+    ),
     "wire": (
         "The lab's wire against what it was asked for",
         "make build/debug/tests/c/test_wire_line && build/debug/tests/c/test_wire_line",

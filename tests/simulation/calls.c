@@ -9,6 +9,7 @@
 #include "world.h"
 
 #include <errno.h>
+#include <openssl/ssl.h>
 #include <poll.h>
 #include <string.h>
 
@@ -100,14 +101,26 @@ call_again(struct call *c, hs_err rv)
     return true;
 }
 
+/* A handshake that did not come to its end; or OpenSSL's answer to a stream that ends without
+ * close_notify, since half a message is out. */
+static bool
+is_expected_of_tls(const struct hs_error *err)
+{
+    return err->tls == HS_TLS_TIMEOUT || err->tls == HS_TLS_ABORTED || err->tls == HS_TLS_EMPTY ||
+           err->tls == HS_TLS_RESET ||
+           (err->tls == HS_TLS_ALERT && err->alert == SSL_AD_DECODE_ERROR);
+}
+
 static void
 check_reason(const struct call *c, const struct end *e, hs_err rv)
 {
-    const struct sim_facts *f = e->facts;
+    const struct sim_facts *f = e->facts; /* NULL: a handshake that is a part of connect */
 
     switch (rv) {
     case HS_E_DEADLINE:
-        if (sim_now() < c->deadline_ns && c->err.origin != HS_ORIGIN_DIAL)
+        /* A pool's dial and a handshake have times of their own. */
+        if (sim_now() < c->deadline_ns && c->err.origin != HS_ORIGIN_DIAL &&
+            c->err.tls != HS_TLS_TIMEOUT)
             sim_violation("%s says that its deadline passed %lld ns before it", c->name,
                           (long long)(c->deadline_ns - sim_now()));
         break;
@@ -121,21 +134,26 @@ check_reason(const struct call *c, const struct end *e, hs_err rv)
                           c->err.msg);
         break;
     case HS_E_RESET:
-        if (f == NULL || !f->reset)
+        if (f == NULL ? !e->secured : !f->reset)
             sim_violation("%s tells of a reset that nobody has sent", c->name);
         break;
     case HS_E_DEAD_PEER:
-        if (f == NULL || !f->timed_out)
+        if (f == NULL ? !e->secured : !f->timed_out)
             sim_violation("%s says that the peer is dead, which the kernel has not said", c->name);
         break;
     case HS_E_END:
     case HS_E_TRUNCATED:
-        if (f == NULL || !f->ended || f->unread > 0)
+        /* TLS has an end of its own, which comes in a record before that of the connection. */
+        if (f == NULL || (!e->secured && (!f->ended || f->unread > 0)))
             sim_violation("%s takes for an end what is none: %s", c->name, c->err.msg);
         break;
     case HS_E_SYSTEM:
         if (!world_is_scarce() || c->err.sys != EMFILE)
             sim_violation("%s: %s, errno %d", c->name, c->err.msg, c->err.sys);
+        break;
+    case HS_E_TLS:
+        if (!tls_is_there() || !is_expected_of_tls(&c->err))
+            sim_violation("%s: %s", c->name, c->err.msg);
         break;
     case HS_E_POISONED:
         if (!e->poisoned)
@@ -165,6 +183,8 @@ call_end(struct call *c, const struct end *e, hs_err rv)
         sim_violation("%s: the error says %s, the call %s", c->name, hs_err_text(c->err.code),
                       hs_err_text(rv));
     if (e->conn == NULL)
+        return;
+    if (e->secured)
         return;
     hs_conn_info(e->conn, &info);
     if (c->out && e->facts->taken != e->sent)
@@ -277,7 +297,7 @@ end_recv_exactly(struct end *e, uint8_t *buf, size_t len, int64_t span_ns)
     if (rv == HS_E_END && c.op.done != 0)
         sim_violation("recv_exactly: an end between messages, of which %zu bytes had come",
                       c.op.done);
-    if (rv == HS_E_TRUNCATED && c.op.done == 0)
+    if (rv == HS_E_TRUNCATED && c.op.done == 0 && !e->secured)
         sim_violation("recv_exactly: a truncated message of which nothing had come");
     return rv;
 }
@@ -309,13 +329,23 @@ end_recv_frame(struct end *e, const struct hs_framing *f, uint8_t *buf, size_t r
     return rv;
 }
 
+/* Half a record is half a message, though none of its bytes is out. */
+static bool
+is_poisoned(const struct end *e)
+{
+    struct hs_conn_info info;
+
+    hs_conn_info(e->conn, &info);
+    return info.poisoned_out;
+}
+
 static void
 note_sent(struct end *e, const struct call *c, hs_err rv)
 {
     if (e->poisoned && (rv == HS_OK || c->op.done > 0))
         sim_violation("%s goes on behind half a message", c->name);
     e->sent += c->op.done;
-    if (rv < 0 && c->op.done > 0)
+    if (rv < 0 && (c->op.done > 0 || (e->secured && is_poisoned(e))))
         e->poisoned = true;
 }
 
@@ -360,7 +390,7 @@ check_ending(const struct end *e, const struct hs_close_report *report)
 
     switch (report->ending) {
     case HS_ENDING_CLEAN:
-        if (!f->ended || !f->delivered)
+        if (!f->delivered || (!f->ended && !e->secured))
             sim_violation("finish: clean, but the peer had %s", f->ended ? "not all" : "not ended");
         break;
     case HS_ENDING_RESET:

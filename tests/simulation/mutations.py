@@ -152,6 +152,39 @@ MUTATIONS = [
         "            rv = closed_meanwhile(err);\n        else if",
         "            break;\n        else if",
     ),
+    Mutation(
+        "a pool does not look at what it lends",
+        "pool/lend.c",
+        "        to_probe = hs_pool_needs_probe(p, &lease, m->watched);",
+        "        to_probe = false;",
+    ),
+    Mutation(
+        "who waits for a connection is not woken",
+        "pool/waiter.c",
+        "        hs_wakelist_wake(&w->wake);\n",
+        "",
+    ),
+    Mutation(
+        "a listener without descriptors polls on",
+        "listen/listener.c",
+        "    if (outcome == EXHAUSTED) {\n        shed(l);\n        listener_back_off(l);\n    }\n"
+        "    return outcome;",
+        "    if (outcome == EXHAUSTED)\n        return NOTHING;\n    return outcome;",
+    ),
+    Mutation(
+        "half a TLS record is no half of a message",
+        "stream/conn_io.c",
+        "if (op->done > 0 || op->midway || (half && !tries))\n"
+        "        (void)hs_conn_set_once(&c->dirs[HS_DIR_OUT].poison, rv);",
+        "if (op->done > 0 || op->midway)\n"
+        "        (void)hs_conn_set_once(&c->dirs[HS_DIR_OUT].poison, rv);",
+    ),
+    Mutation(
+        "an event loop's timer is set late",
+        "cancel/timerfd.c",
+        "spec.it_value = hs_timespec_until(at_ns > 0 ? at_ns : 1, 0);",
+        "spec.it_value = hs_timespec_until(at_ns > 0 ? at_ns + HS_NS_PER_MS : 1, 0);",
+    ),
 ]
 
 

@@ -260,6 +260,7 @@ fail(struct sim_tcp *t, int sys)
     t->error = sys;
     t->facts->reset |= sys == ECONNRESET || sys == EPIPE || sys == ECONNREFUSED;
     t->facts->timed_out |= sys == ETIMEDOUT;
+    t->facts->over_ns = sim_now();
     queue_free(&t->out);
     sim_log("tcp %llu: error %d", (unsigned long long)t->id, sys);
     end(t);
@@ -771,6 +772,7 @@ on_fin(struct sim_tcp *t)
 {
     t->rcv_nxt++;
     t->fin_received = t->rcv_shut = t->facts->ended = true;
+    t->facts->over_ns = sim_now();
     if (t->state == SIM_ESTABLISHED) {
         t->state = SIM_CLOSE_WAIT;
     } else if (t->state == SIM_FIN_WAIT1) {

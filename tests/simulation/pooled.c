@@ -1,8 +1,8 @@
 /* pooled.c: a pool that all clients borrow from.
  *
  * Nobody is lent what another has, nor what another has left half-way: the next borrower's answers
- * are its own, which the ones who ask look at. A connection that is lent has nothing that was sent
- * or came before and is still to be read. The books of the pool agree at every turn of hands.
+ * are its own, which the ones who ask look at. A connection that is lent is not over, and has
+ * nothing that came before and is still to be read. The books of the pool agree at every turn of hands.
  */
 #include "world.h"
 
@@ -42,6 +42,7 @@ pool_begin(void)
     o.reuse = sim_chance(500) ? HS_REUSE_MARKED : HS_REUSE_ANSWERED;
     o.keep_trying = sim_chance(300);
     o.oldest_first = sim_chance(300);
+    tls_for_client(&o.connect);
     make_endpoint(SERVER_HOST, SERVER_PORT, &where);
     if (sim_chance(400))
         must(hs_endpoint_from_host("server.test", 11, SERVER_PORT, &err, &where), "a name", &err);
@@ -98,11 +99,14 @@ pool_borrow(struct end *e, int borrower, int64_t span_ns, struct hs_lease *ret_l
         return rv;
     end_adopt(e, hs_conn_ref(ret_lease->conn));
     e->lease = ret_lease->id;
+    e->secured = tls_is_there();
     e->sent = e->facts->taken;
     e->received = e->facts->given;
     hs_conn_info(e->conn, &info);
     if (info.buffered > 0 || info.poisoned_in || info.poisoned_out)
         sim_violation("a connection is lent that somebody has left half-way");
+    if (e->facts->over_ns != 0 && e->facts->over_ns < sim_now())
+        sim_violation("a connection is lent that is over");
     note_lent(ret_lease->member);
     return HS_OK;
 }

@@ -124,6 +124,7 @@ struct sim_facts {
     bool delivered; /* all that was sent and our end are acknowledged */
     bool closed;    /* by its program */
     size_t unread;
+    int64_t over_ns;          /* since when it has ended, or failed; 0: it has not */
     struct sim_facts *before; /* of the end that was made before this one */
 };
 /* NULL: the number is no socket that was ever connected. */

@@ -1,6 +1,6 @@
 /* simulate.c: runs seeds, each in a process of its own.
  *
- *     simulate                     seeds 1 to 60, of which a few are run again by a second process
+ *     simulate                     seeds 1 to 100, of which a few are run again by a second process
  *     simulate --seeds A B         these
  *     simulate --search A B        these, up to the first that fails
  *     simulate --seconds N [A]     as many as fit, from A on
@@ -18,8 +18,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define FIXED_SEEDS 60
-#define PROVED_SEEDS 4
+#define FIXED_SEEDS 100
+#define PROVED_SEEDS 10
 #define LIMIT_S 120 /* of one seed, in real time */
 
 static unsigned passed, failed;

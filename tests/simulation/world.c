@@ -235,7 +235,7 @@ leave(struct end *e)
 static void
 serve(struct hs_conn *conn)
 {
-    struct end e = {.token = stop};
+    struct end e = {.token = stop, .secured = tls_is_there()};
     hs_err rv = HS_OK;
 
     end_adopt(&e, conn);
@@ -536,8 +536,10 @@ run_round(struct client *c)
     must(hs_token_new(NULL, 0, sim_chance(100) ? sim_now() + 5 * any_span() : HS_NEVER, NULL, &err,
                       &token),
          "no token", &err);
-    c->end = (struct end){.token = token, .peer_host = host};
+    c->end = (struct end){.token = token, .peer_host = host, .secured = !plain && tls_is_there()};
     hs_connect_options_init(&options);
+    if (!plain)
+        tls_for_client(&options);
     if (plain || sim_chance(300)) {
         c->end.dead_after_ms = (int)sim_between(5000, 60000);
         hs_sockopts_dead_after(&options.sockopts, c->end.dead_after_ms);
@@ -617,8 +619,9 @@ disturb(struct client *c)
     struct hs_conn *conn = c->end.conn;
     int host = FIRST_CLIENT_HOST + c->number;
 
-    switch (sim_below(5)) {
+    switch (sim_below(7)) {
     case 0:
+    case 1:
         if (token == NULL)
             break;
         (void)hs_token_ref(token);
@@ -627,7 +630,8 @@ disturb(struct client *c)
         (void)hs_token_cancel(token, "disturbed", 0, NULL);
         hs_token_unref(token);
         break;
-    case 1:
+    case 2:
+    case 3:
         if (conn == NULL)
             break;
         (void)hs_conn_ref(conn);
@@ -637,11 +641,11 @@ disturb(struct client *c)
         hs_conn_close(conn, sim_chance(300));
         hs_conn_unref(conn);
         break;
-    case 2:
+    case 4:
         cut_way(host, c->end.peer_host);
         cut_way(c->end.peer_host, host);
         break;
-    case 3:
+    case 5:
         cut_way(host, c->end.peer_host);
         break;
     default:
@@ -679,7 +683,7 @@ run_disturber(void *arg)
         chosen = &clients[sim_below((uint64_t)n_clients)];
         do
             disturb(chosen);
-        while (sim_chance(300));
+        while (sim_chance(500));
     }
 }
 
@@ -689,7 +693,7 @@ static void
 choose_settings(void)
 {
     static const unsigned losses[] = {0, 0, 10, 50, 150}, cuts[] = {0, 100, 400};
-    static const unsigned signals[] = {0, 5, 50}, preempts[] = {0, 20, 200};
+    static const unsigned signals[] = {0, 5, 50}, preempts[] = {0, 20, 200, 500};
 
     sim_settings = (struct sim_settings){
         .preempt = preempts[sim_below(SIM_LENGTH(preempts))],
@@ -760,6 +764,9 @@ start(void)
     must(hs_framing_check(&frames, &err), "framing", &err);
     hs_listen_options_init(&options);
     options.backlog = (int)sim_between(0, 8);
+    if (!world_is_scarce() && sim_chance(200))
+        tls_begin();
+    tls_for_listener(&options);
     if (sim_chance(500))
         hs_sockopts_dead_after(&options.sockopts, (int)sim_between(5000, 60000));
     make_endpoint(SERVER_HOST, SERVER_PORT, &where);
@@ -794,6 +801,7 @@ world(void)
         sim_violation("%zu threads do not end", sim_live_threads());
     hs_listener_unref(listener);
     hs_token_unref(stop);
+    tls_end();
     check_nothing_is_left();
     if (!sim_wait(network_is_quiet, NULL, sim_now() + 3600 * SIM_S))
         sim_violation("%zu ends of connections do not go", sim_endpoints());

@@ -21,6 +21,7 @@ struct end {
     int dead_after_ms; /* 0: none */
     bool poisoned;     /* a message has stopped half-way */
     bool closed;       /* by another thread */
+    bool secured;      /* by TLS: what the network moves is not what calls move */
     uint64_t lease;    /* 0: it is no pool's */
 };
 
@@ -66,6 +67,13 @@ void must(hs_err rv, const char *what, const struct hs_error *err);
 void make_endpoint(int host, uint16_t port, struct hs_endpoint *ep);
 /* Often too short, sometimes none at all. */
 int64_t any_span(void);
+
+/* secured.c: TLS between clients and the server. */
+void tls_begin(void);
+bool tls_is_there(void);
+void tls_for_listener(struct hs_listen_options *o);
+void tls_for_client(struct hs_connect_options *o); /* nothing where there is no TLS */
+void tls_end(void);
 
 /* pooled.c: one pool, of all clients. */
 void pool_begin(void);
