@@ -103,6 +103,21 @@ def test_pictures_are_700_wide_have_text_and_suit_both_backgrounds(
         assert text == again[0 if path == light else 1].read_text()
 
 
+@pytest.mark.may_leave("matplotlib keeps fonts open", fds=["*/mpl-data/*"], threads=["*"])
+@pytest.mark.parametrize(("high_at", "left"), [(10, True), (0, False)])
+def test_the_label_of_a_limit_hides_no_points(high_at: int, left: bool, tmp_path: Path) -> None:
+    need_module("matplotlib")
+    points = [(x, 9.9 if x == high_at else 0) for x in range(11)]
+    chart = replace(
+        BARS, kind="lines", bars=[], lines=[Line("l", "plain", points)], limit=(10, "here")
+    )
+    light, _ = draw(chart, tmp_path, "it")
+    (label,) = (
+        one for one in ElementTree.fromstring(light.read_text()).iter() if one.text == "here"
+    )
+    assert ("text-anchor: end" in label.attrib["style"]) is not left
+
+
 def test_colours_are_told_apart_by_luminance_from_their_background() -> None:
     from hardsock.lab.experiments.picture import _BACKGROUND, _COLOURS
 

@@ -63,7 +63,7 @@ def test_only_a_failure_of_the_one_and_not_of_the_other_is_shown(
 
 def test_clients_that_stood_still_say_nothing_of_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
     _, bad, good = BAD_AND_GOOD[0]
-    late = {**good, "stood_still": 0.5}
+    late = {**good, "stood_still": 0.9}
     assert verdict(keepalive_workers, {"plain": bad, "hardsock": late}, monkeypatch) == "INVALID"
 
 

@@ -8,6 +8,7 @@ import resource
 import select
 import socket
 import time
+from pathlib import Path
 from typing import Any
 
 import hardsock as hs
@@ -73,21 +74,30 @@ def _when_all_have_come() -> float:
     return time.monotonic() + _WATCHED
 
 
+def _awake() -> float:
+    """Seconds in which this thread ran, or was ready to: on a busy machine it gets only a part."""
+    try:
+        running, ready, _slices = map(int, Path("/proc/thread-self/schedstat").read_text().split())
+    except FileNotFoundError:
+        return time.thread_time()
+    return (running + ready) / 1e9
+
+
 def serve(side: str) -> dict[str, float]:
     """Accept until there are no descriptors, and on for a second."""
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     conns: list[Any] = []
     resource.setrlimit(resource.RLIMIT_NOFILE, (_LIMIT, hard))
     try:
-        begin = time.process_time()
+        begin = _awake()
         failed = _plain(conns) if side == "plain" else _ours(conns)
-        spent = time.process_time() - begin
+        awake = _awake() - begin
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     accepted = len(conns)
     for conn in conns:
         conn.close()
-    return {"accepted": accepted, "accept_failed": failed, "cpu_seconds": spent}
+    return {"accepted": accepted, "accept_failed": failed, "seconds_awake": awake}
 
 
 def _measure() -> Finding:
@@ -108,17 +118,17 @@ def _measure() -> Finding:
         shown=plain["accept_failed"] >= _ENOUGH and ours["accept_failed"] < 100,
         text=f"{_CLIENTS} clients, a server that may have {_LIMIT} descriptors: it accepted "
         f"{plain['accepted']}, and then `accept` failed {plain['accept_failed']:,} times in "
-        f"{_WATCHED:g} s, for {plain['cpu_seconds']:.2f} s of processor time. A `Listener` failed "
-        f"{ours['accept_failed']} times and took {ours['cpu_seconds']:.2f} s.",
+        f"{_WATCHED:g} s, for {plain['seconds_awake']:.2f} s of which the loop ran or waited for a processor. A "
+        f"`Listener` failed {ours['accept_failed']} times and was awake for {ours['seconds_awake']:.2f} s.",
         chart=Chart(
             kind="timeline",
-            title=f"Processor time in {_WATCHED:g} s without descriptors",
+            title=f"How long a server is awake in {_WATCHED:g} s without descriptors",
             x="seconds",
             bars=[
                 Bar(
                     "accept()",
                     0,
-                    plain["cpu_seconds"],
+                    plain["seconds_awake"],
                     "plain",
                     failed=True,
                     note=f"{plain['accept_failed']:,} failures",
@@ -126,7 +136,7 @@ def _measure() -> Finding:
                 Bar(
                     "Listener",
                     0,
-                    ours["cpu_seconds"],
+                    ours["seconds_awake"],
                     "hardsock",
                     note=f"{ours['accept_failed']:,} failures",
                 ),

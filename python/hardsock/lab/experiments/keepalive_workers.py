@@ -166,7 +166,7 @@ def _measure() -> Finding:
         },
         shown=at_once["plain"] <= _WORKERS and at_once["hardsock"] >= _CLIENTS / 2,
         invalid=""
-        if late < _KEPT / 3
+        if late < _KEPT
         else f"the clients stood still for {late:.2f} s, and stay for {_KEPT:g} s only",
         text=f"{_CLIENTS} clients asked once each and kept their connections for {_KEPT:g} s; a server of "
         f"`http.server` had {_WORKERS} threads, each for a connection. {at_once['plain']} clients were "

@@ -12,6 +12,8 @@ from hardsock.lab.namespaces import run_in_namespace
 _MESSAGES = 200
 _SIZE = 8
 _READ = 100
+_DRAWN = 600
+"""Bytes of the stream that the picture shows."""
 
 
 def measure_inside() -> dict[str, list[int]]:
@@ -46,11 +48,12 @@ def _cut(sizes: list[int]) -> int:
 def _bars(sizes: list[int]) -> list[Bar]:
     bars, at = [], 0
     for size in sizes:
-        if at < 6 * _READ:
+        if at < _DRAWN:
             cut = (at + size) % _SIZE != 0
-            bars.append(Bar("recv(100)", at, at + size, "plain", failed=cut))
+            bars.append(Bar("recv(100)", at, min(at + size, _DRAWN), "plain", failed=cut))
         at += size
-    bars += [Bar("lines()", i * _SIZE, (i + 1) * _SIZE, "hardsock") for i in range(75)]
+    lines = range(0, _DRAWN, _SIZE)
+    bars += [Bar("lines()", begin, begin + _SIZE, "hardsock") for begin in lines]
     return bars
 
 
@@ -68,7 +71,7 @@ def _measure() -> Finding:
         chart=Chart(
             kind="timeline",
             title="What one read brings of messages of 8 bytes (hatched: cut inside one)",
-            x="byte of the stream (the first 600)",
+            x=f"byte of the stream (the first {_DRAWN})",
             bars=_bars(plain),
         ),
     )

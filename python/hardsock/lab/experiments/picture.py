@@ -205,19 +205,35 @@ def _finish_plot(chart: Chart, axes: Any, colours: dict[str, str]) -> None:
     axes.set_axisbelow(True)
     if chart.limit is not None:
         value, what = chart.limit
+        at_left, above = _clear_corner(axes, value)
         axes.axhline(value, color=colours["text"], linewidth=1.2, linestyle=":")
         axes.annotate(
             what,
-            (0.99, value),
+            (0.01 if at_left else 0.99, value),
             xycoords=("axes fraction", "data"),
-            xytext=(0, -5),
+            xytext=(0, 5 if above else -5),
             textcoords="offset points",
-            ha="right",
-            va="top",
+            ha="left" if at_left else "right",
+            va="bottom" if above else "top",
             fontsize=10,
             bbox=_behind(axes),
         )
     axes.legend(frameon=False, loc="best", labelcolor=colours["text"])
+
+
+def _clear_corner(axes: Any, value: float) -> tuple[bool, bool]:
+    """Where a label of the limit at *value* hides the fewest points: at the left, above the limit."""
+    width, height = 0.3, 0.1
+    to_share = axes.transData + axes.transAxes.inverted()
+    _, level = to_share.transform((axes.get_xlim()[0], value))
+    points = [one for line in axes.lines for one in to_share.transform(line.get_xydata())]
+
+    def hidden(corner: tuple[bool, bool]) -> int:
+        at_left, above = corner
+        low, high = (level, level + height) if above else (level - height, level)
+        return sum((x < width if at_left else x > 1 - width) and low < y < high for x, y in points)
+
+    return min([(False, False), (True, False), (False, True), (True, True)], key=hidden)
 
 
 def _behind(axes: Any) -> dict[str, Any]:
