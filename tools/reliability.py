@@ -35,7 +35,7 @@ PROGRAMS = {
     ),
     "simulation": (
         "Calls in a simulated network keep their promises: one case is a seed",
-        "make simulate SECONDS=120 FROM=1",
+        "make simulate SECONDS=60 FROM=1",
     ),
     "mutations": (
         "The core broken on purpose is found by the simulation: one case is a way to break it",

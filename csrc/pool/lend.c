@@ -221,6 +221,7 @@ lend_settle(struct hs_pool *p, struct hs_request *r, hs_err code, struct hs_erro
     struct deferred d = {0};
     struct hs_error dial_error;
     struct hs_dial_failure *failure = NULL;
+    bool by_dial = false;
     hs_err rv = code == HS_OK ? HS_WANT : code;
 
     /* 1. Under the lock: what became of the place. Nobody changes that any more afterwards. */
@@ -253,7 +254,9 @@ lend_settle(struct hs_pool *p, struct hs_request *r, hs_err code, struct hs_erro
         if (code == HS_E_CANCELLED)
             break;
         rv = w->why;
-        if (rv != HS_E_CLOSED && p->failure != NULL)
+        if ((by_dial = rv != HS_E_CLOSED)) /* Another one may have failed since, otherwise. */
+            rv = p->stats.dial_error.code;
+        if (by_dial && p->failure != NULL)
             failure = hs_dial_failure_ref(p->failure);
         break;
     }
@@ -262,7 +265,7 @@ lend_settle(struct hs_pool *p, struct hs_request *r, hs_err code, struct hs_erro
     if (rv == HS_WANT)
         return rv;
     /* 2. The wait is over. A failed dial tells its own reason, anything else is said here. */
-    if (w->why != HS_OK && rv == w->why && rv != HS_E_CLOSED && err != NULL)
+    if (by_dial && err != NULL)
         *err = dial_error;
     else if (rv != HS_OK)
         (void)lend_refuse(err, rv, rv == HS_E_CLOSED ? "the pool was closed" : hs_err_text(rv));

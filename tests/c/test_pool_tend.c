@@ -929,6 +929,39 @@ START_TEST(contradictions_are_refused_with_both_names)
 }
 END_TEST
 
+/* The one who waits may hear of it late: then all that is told is of the latest dial. */
+START_TEST(a_failure_that_is_heard_of_late_has_one_reason)
+{
+    struct hs_pool_options o = options(2);
+    struct stepped first = stepped_new(30 * SECOND), second = stepped_new(30 * SECOND);
+    struct hs_error err = {0};
+    struct hs_endpoint ep;
+    struct hs_addr refused;
+    struct hs_pool *p;
+    uint64_t fault;
+    int kept = refused_addr(&refused);
+    hs_err rv;
+
+    ASSERT_OK(hs_endpoint_from_host("localhost", 9, endpoint_of(&refused).port, fresh(), &ep));
+    o.backoff_min_ns = MS;
+    o.backoff_max_ns = MS;
+    ASSERT_OK(hs_faults_begin("lookup.no_name=1", fresh(), &fault));
+    ASSERT_OK(hs_pool_new(&ep, 1, &o, fresh(), &p));
+    ASSERT_ERR(HS_WANT, stepped_step(&first, p));
+    EVENTUALLY(stats_of(p).dial_error.code == HS_E_RESOLVE);
+    hs_faults_end(fault);
+    ASSERT_ERR(HS_WANT, stepped_step(&second, p));
+    EVENTUALLY(stats_of(p).dial_error.code == HS_E_CONNECT);
+    rv = hs_pool_acquire(p, &first.op, &first.request, &err, &first.lease);
+    ASSERT_ERR(HS_E_CONNECT, rv);
+    ASSERT_ERR(rv, err.code);
+    hs_dial_failure_unref(first.request.failure);
+    ASSERT_ERR(HS_E_CONNECT, stepped_step(&second, p));
+    pool_end(p);
+    (void)close(kept);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -970,5 +1003,6 @@ main(void)
     tcase_add_test(tc, forking_with_dials_under_way);
     tcase_add_loop_test(tc, contradictions_are_refused_with_both_names, 0,
                         (int)LENGTH(contradictions));
+    tcase_add_test(tc, a_failure_that_is_heard_of_late_has_one_reason);
     return run_case(tc);
 }

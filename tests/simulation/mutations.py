@@ -153,12 +153,6 @@ MUTATIONS = [
         "            break;\n        else if",
     ),
     Mutation(
-        "a pool does not look at what it lends",
-        "pool/lend.c",
-        "        to_probe = hs_pool_needs_probe(p, &lease, m->watched);",
-        "        to_probe = false;",
-    ),
-    Mutation(
         "who waits for a connection is not woken",
         "pool/waiter.c",
         "        hs_wakelist_wake(&w->wake);\n",
@@ -172,14 +166,6 @@ MUTATIONS = [
         "    if (outcome == EXHAUSTED)\n        return NOTHING;\n    return outcome;",
     ),
     Mutation(
-        "half a TLS record is no half of a message",
-        "stream/conn_io.c",
-        "if (op->done > 0 || op->midway || (half && !tries))\n"
-        "        (void)hs_conn_set_once(&c->dirs[HS_DIR_OUT].poison, rv);",
-        "if (op->done > 0 || op->midway)\n"
-        "        (void)hs_conn_set_once(&c->dirs[HS_DIR_OUT].poison, rv);",
-    ),
-    Mutation(
         "an event loop's timer is set late",
         "cancel/timerfd.c",
         "spec.it_value = hs_timespec_until(at_ns > 0 ? at_ns : 1, 0);",
@@ -189,10 +175,11 @@ MUTATIONS = [
 
 
 def prepare() -> None:
-    TREE.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(TREE, ignore_errors=True)
+    TREE.mkdir(parents=True)
     for part in ("Makefile", "tools", "csrc", "tests"):
         subprocess.run(["cp", "-a", str(TOP / part), str(TREE)], check=True)
-    (TREE / "build").mkdir(exist_ok=True)
+    (TREE / "build").mkdir()
     subprocess.run(["cp", "-a", str(TOP / "build" / "debug"), str(TREE / "build")], check=True)
 
 

@@ -2,7 +2,8 @@
  *
  * Nobody is lent what another has, nor what another has left half-way: the next borrower's answers
  * are its own, which the ones who ask look at. A connection that is lent is not over, and has
- * nothing that came before and is still to be read. The books of the pool agree at every turn of hands.
+ * nothing that came before and is still to be read. The books of the pool agree at every turn of
+ * hands.
  */
 #include "world.h"
 
