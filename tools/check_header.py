@@ -26,6 +26,7 @@ USES = {
     "HS_OP_INIT": "struct hs_op op = HS_OP_INIT(HS_NEVER, NULL); hs_ignore(&op, sizeof(op));",
     "HS_ERR_CLASS": "n += HS_ERR_CLASS(HS_E_CLOSED) == HS_CLASS_CLOSED;",
     "HS_ERR_CODE": "n += HS_ERR_CODE(HS_CLASS_CLOSED, 1) < 0;",
+    "HS_RUN": "HS_RUN(n, HS_OK);",
     "HS_PRINTF": 'hs_print("%d", n);',
 }
 FUNCTION = re.compile(r"\bhs_err (hs_\w+)\(([^;]*?\bret_\w+[^;]*?)\);", re.S)

@@ -21,12 +21,16 @@
  *     struct hs_connector *connector;
  *     struct hs_endpoint where;
  *     struct hs_conn *conn;
+ *     hs_err rv;
  *
  *     hs_connect_options_init(&options);
  *     if (hs_endpoint_parse("example.org:7000", 16, &err, &where) != HS_OK ||
- *         hs_connector_new(&where, &options, &err, &connector) != HS_OK ||
- *         hs_connector_run(connector, &connecting, &err, &conn) != HS_OK ||
- *         hs_conn_send_all(conn, &sending, (const uint8_t *)"hello", 5, &err) != HS_OK)
+ *         hs_connector_new(&where, &options, &err, &connector) != HS_OK)
+ *         fail(&err);
+ *     HS_RUN(rv, hs_connector_run(connector, &connecting, &err, &conn));
+ *     if (rv == HS_OK)
+ *         HS_RUN(rv, hs_conn_send_all(conn, &sending, (const uint8_t *)"hello", 5, &err));
+ *     if (rv != HS_OK)
  *         fail(&err);
  *
  * docs/c-api.md has the rest: HS_INTR, lookups before a listener is opened, pools, and what may
@@ -118,6 +122,12 @@ enum {
     HS_ERRORS(HS_ERR_ENUM)
 #undef HS_ERR_ENUM
 };
+
+/* A call, again and again while it says HS_INTR: where signal handlers need no turn between. */
+#define HS_RUN(rv, call)                                                                           \
+    do                                                                                             \
+        (rv) = (call);                                                                             \
+    while ((rv) == HS_INTR)
 
 /* Facts about a frame that was too large. */
 struct hs_oversize {

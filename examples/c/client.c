@@ -8,12 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A call that a signal or a time slice interrupts goes on where it was, with the same op. */
-#define RUN(rv, call)                                                                              \
-    do                                                                                             \
-        (rv) = (call);                                                                             \
-    while ((rv) == HS_INTR)
-
 static hs_err
 fail(const struct hs_error *err)
 {
@@ -36,7 +30,7 @@ open_connection(const char *where, int64_t deadline, struct hs_error *err,
     if ((rv = hs_endpoint_parse(where, strlen(where), err, &endpoint)) != HS_OK ||
         (rv = hs_connector_new(&endpoint, &options, err, &connector)) != HS_OK)
         return rv;
-    RUN(rv, hs_connector_run(connector, &op, err, ret_conn));
+    HS_RUN(rv, hs_connector_run(connector, &op, err, ret_conn));
     hs_connector_free(connector);
     return rv;
 }
@@ -55,10 +49,10 @@ ask(struct hs_conn *conn, const char *line, int64_t deadline, struct hs_error *e
 
     if ((rv = hs_framing_check(&lines, err)) != HS_OK)
         return rv;
-    RUN(rv, hs_conn_sendv(conn, &sending, pieces, 2, true, err));
+    HS_RUN(rv, hs_conn_sendv(conn, &sending, pieces, 2, true, err));
     if (rv != HS_OK)
         return rv;
-    RUN(rv, hs_conn_recv_frames(conn, &receiving, &lines, err));
+    HS_RUN(rv, hs_conn_recv_frames(conn, &receiving, &lines, err));
     if (rv != HS_OK)
         return rv;
     if (hs_conn_frame(conn, &lines, &answer, &len)) {
@@ -87,7 +81,7 @@ main(int argc, char **argv)
         return fail(&err) != HS_OK;
     rv = ask(conn, argv[2], deadline, &err);
     if (rv == HS_OK) /* The orderly end, which says whether all of ours has arrived. */
-        RUN(rv, hs_conn_finish(conn, &ending, &err, &report));
+        HS_RUN(rv, hs_conn_finish(conn, &ending, &err, &report));
     hs_conn_unref(conn);
     return rv == HS_OK ? report.ending != HS_ENDING_CLEAN : fail(&err) != HS_OK;
 }

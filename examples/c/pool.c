@@ -14,11 +14,6 @@
 
 #define SECOND INT64_C(1000000000)
 
-#define RUN(rv, call)                                                                              \
-    do                                                                                             \
-        (rv) = (call);                                                                             \
-    while ((rv) == HS_INTR)
-
 static struct hs_pool *pool;
 static atomic_long left, failed;
 
@@ -39,9 +34,9 @@ ask(const struct hs_lease *lease, int64_t deadline, struct hs_error *err)
 
     /* With the lease's number a call never touches what is the next borrower's. */
     sending.lease = receiving.lease = lease->id;
-    RUN(rv, hs_conn_send_all(lease->conn, &sending, question, sizeof(answer), err));
+    HS_RUN(rv, hs_conn_send_all(lease->conn, &sending, question, sizeof(answer), err));
     if (rv == HS_OK)
-        RUN(rv, hs_conn_recv_exactly(lease->conn, &receiving, answer, sizeof(answer), err));
+        HS_RUN(rv, hs_conn_recv_exactly(lease->conn, &receiving, answer, sizeof(answer), err));
     if (rv == HS_OK)
         hs_lease_mark_clean(lease); /* The exchange is complete: the next may have it. */
     return rv;
@@ -57,7 +52,7 @@ borrow_and_ask(struct hs_error *err)
     struct hs_lease lease;
     hs_err rv;
 
-    RUN(rv, hs_pool_acquire(pool, &op, &request, err, &lease));
+    HS_RUN(rv, hs_pool_acquire(pool, &op, &request, err, &lease));
     hs_dial_failure_unref(request.failure);
     if (rv != HS_OK)
         return rv;
@@ -121,7 +116,7 @@ main(int argc, char **argv)
         (void)printf("%" PRIu64 " lent, %" PRIu64 " opened, %ld failed\n", stats.acquired,
                      stats.opened, (long)failed);
         hs_pool_close(pool);
-        RUN(rv, hs_pool_await_closed(pool, &ending, &err));
+        HS_RUN(rv, hs_pool_await_closed(pool, &ending, &err));
     }
     hs_pool_unref(pool);
     return rv == HS_OK ? stats.opened > 2 || failed > 0 : fail(&err) != HS_OK;

@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -57,6 +58,32 @@ def test_the_library_package_has_the_name_of_its_abi() -> None:
     assert f"Package: libhardsock{abi[1]}\n" in (ROOT / "debian/control").read_text()
     assert f"libhardsock.so.{abi[1]}" in (ROOT / f"debian/libhardsock{abi[1]}.install").read_text()
     assert f"%global soversion {abi[1]}\n" in (PACKAGING / "hardsock.spec").read_text()
+
+
+def test_the_spec_parses_and_names_its_packages() -> None:
+    if shutil.which("rpmspec") is None:
+        pytest.skip("rpmspec is not installed (Debian: rpm)")
+    command = ["rpmspec", "-q", "--queryformat", "%{name} %{version}\\n"]
+    done = subprocess.run(
+        [*command, PACKAGING / "hardsock.spec"], capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    packages = ("hardsock", "python3-hardsock", "libhardsock", "libhardsock-devel", "hardsock-tune")
+    version = hs.__version__.replace(".dev", "~dev")
+    assert sorted(done.stdout.splitlines()) == sorted(f"{name} {version}" for name in packages)
+
+
+def test_the_conda_recipe_is_what_conda_build_reads() -> None:
+    yaml = pytest.importorskip("yaml")
+    text = (PACKAGING / "conda/meta.yaml").read_text()
+    recipe = yaml.safe_load(
+        re.sub(r"\{\{ *(.*?) *\}\}", r"\1", text)
+    )  # as its templates fill it in
+    assert set(recipe) == {"package", "source", "build", "requirements", "test", "about"}
+    assert recipe["package"] == {"name": "hardsock", "version": hs.__version__}
+    assert (PACKAGING / "conda" / recipe["source"]["path"] / "pyproject.toml").is_file()
+    run = set(recipe["requirements"]["run"])
+    assert run - {"ca-certificates"} <= set(recipe["requirements"]["host"])
 
 
 def test_openssl_names_itself() -> None:

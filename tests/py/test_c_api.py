@@ -169,11 +169,40 @@ def test_c_in_the_documentation_compiles(installed: Path, tmp_path: Path) -> Non
     example = "\n".join(
         line.removeprefix(" *") for line in head.split("\n") if line.startswith(" *     ")
     )
-    source = "#include <hardsock.h>\nvoid fail(const struct hs_error *err);\n"
+    source = "#include <hardsock.h>\n#include <stdio.h>\nvoid fail(const struct hs_error *err);\n"
     for number, block in enumerate([*blocks, example]):
+        if "fprintf" in block:
+            block = f"struct hs_error err = {{0}};\n{block}"
         source += f"void example_{number}(void);\nvoid example_{number}(void)\n{{\n{block}\n}}\n"
     path = tmp_path / "blocks.c"
     path.write_text(source)
     flags = [*FLAGS, "-fsyntax-only", *asked(installed, "--cflags")]
     done = subprocess.run(["cc", *flags, path], capture_output=True, text=True, timeout=LIMIT)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_the_header_shows_first_waits_until_its_deadline(
+    installed: Path, tmp_path: Path
+) -> None:
+    """A slice of time that ends is no failure: who copies the example is told of the deadline."""
+    head = (installed / "include/hardsock.h").read_text().split("*/", 1)[0]
+    example = "\n".join(
+        line.removeprefix(" *") for line in head.split("\n") if line.startswith(" *     ")
+    )
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        address = listener.getsockname()
+        stack.enter_context(connect_to(address))  # Now the queue is full: the kernel drops SYNs.
+        where = f"127.0.0.1:{address[1]}"
+        example = example.replace('"example.org:7000", 16', f'"{where}", {len(where)}')
+        assert where in example
+        source = tmp_path / "head.c"
+        source.write_text(
+            "#include <hardsock.h>\n#include <stdio.h>\n#include <stdlib.h>\n"
+            "static void fail(const struct hs_error *err)\n{\n"
+            '    printf("%s", hs_err_text(err->code));\n    exit(0);\n}\n'
+            f"int main(void)\n{{\n{example}\n    return 1;\n}}\n"
+        )
+        assert run(compiled(installed, source, tmp_path / "head")) == (0, "deadline exceeded", "")
