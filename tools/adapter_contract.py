@@ -43,7 +43,7 @@ class Rule:
     transports: tuple[str, ...] = ()
 
 
-_HTTP = "requests|stdlib|botocore|aiohttp"
+_HTTP = "requests|stdlib|botocore|aiohttp|openai|anthropic|httpcore"
 _WHO = r"(?P<who>[^\]]*?)-?(?:plain|tls)?-?(?:deadline|scope|cancel)?"
 _HTTPX = r"(?P<who>(?:sync|asyncio|uvloop|trio)-(?:httpx2?))"
 _WAYS = ("sync", "asyncio", "uvloop", "trio")
@@ -139,8 +139,20 @@ RULES = (
             ("a_server_that_says_nothing_ends", "TLS stall", "psycopg"),
             ("rows_that_come_slowly_are_cancelled", "drip", "psycopg"),
             ("the_queue_of_the_pool_ends", "queue", "psycopg_pool"),
+            ("a_pool_with_a_dead_name_server", "dead DNS", "psycopg_pool"),
+            ("a_pool_in_a_black_hole_ends", "black hole", "psycopg_pool"),
+            ("a_pool_whose_server_stalls_ends", "TLS stall", "psycopg_pool"),
+            ("the_check_of_a_pool_ends", "pause", "psycopg_pool"),
+            ("a_connection_of_the_pool_is_given", "reuse after cancel", "psycopg_pool"),
             ("a_slow_statement_is_cancelled", "reuse after cancel", "psycopg"),
         )
+    ),
+    *(
+        Rule(
+            *("psycopg", "a_pool_whose_server_stalls_ends", fault, f".*{fault}.*"),
+            *("psycopg_pool", "", _BOTH),
+        )
+        for fault in ("silent", "drip")
     ),
     Rule("databases", "connecting_ends", "black hole", ".*", "PyMySQL", "", _BOTH),
     Rule("databases", "a_dead_name_server_ends", "dead DNS", ".*", "PyMySQL", "", _BOTH),
@@ -212,6 +224,7 @@ RULES = (
             ("a_handshake_with_a_broker_that", "TLS stall", ("TLS",)),
             ("sending_into_a_black_hole_ends", "black hole", _BOTH),
             ("a_dead_name_server_ends", "dead DNS", _BOTH),
+            ("the_pause_after_a_refusal", "pause", _BOTH),
         )
     ),
     # The other clients of the standard library.
@@ -251,6 +264,7 @@ LACKS = {
     "aiohttp": ("pause",),
     "aiohttp over hardsock's TLS": ("pause",),
     "botocore": ("queue", "redirect"),
+    "httpcore": ("redirect",),
     **{f"{way}-{one}": ("pause",) for way in _WAYS for one in ("httpx", "httpx2")},
     **dict.fromkeys(("smtp", "pop", "imap", "ftp"), ("queue", "pause")),
     "redis-py, cluster": ("queue",),
@@ -258,6 +272,9 @@ LACKS = {
     **dict.fromkeys(("kombu", "celery"), ("queue",)),
 }
 """What a library has not, so that nothing of it can be tested."""
+
+UNSEEN = {"httpcore": ("queue",)}
+"""What a library has, and no adapter can reach."""
 
 Cells = dict[str, dict[str, dict[str, set[str]]]]  # adapter, what, transport: ends
 
@@ -315,6 +332,8 @@ def ends_of(found: set[str]) -> str:
 def cell(adapter: str, what: str, made: Cells) -> str:
     if what in LACKS.get(adapter, ()):
         return "has none"
+    if what in UNSEEN.get(adapter, ()):
+        return "not covered"
     found = made[adapter].get(what)
     if not found:
         return ""
@@ -357,7 +376,9 @@ def main() -> int:
         for adapter in sorted(made):
             for what in WAITS:
                 said = cell(adapter, what, made)
-                if said != "has none" and (what == "TLS stall" or "/" in said or said != ALL_ENDS):
+                if said not in ("has none", "not covered") and (
+                    what == "TLS stall" or "/" in said or said != ALL_ENDS
+                ):
                     if said != ALL_ENDS:
                         print(f"{adapter}: {what}: {said or 'nothing'}")
     else:

@@ -9,11 +9,13 @@ from typing import Any
 import celery
 
 import hardsock as hs
+import hardsock.adapters.kombu
 
 
 def make(broker: str) -> Any:
     """For a worker, or for who sends to one by the names of its tasks."""
     made = celery.Celery("tasks", broker=broker, backend="rpc://", set_as_current=False)
+    made.amqp.Connection = hardsock.adapters.kombu.Connection
     made.conf.update(
         broker_transport="hardsock.adapters.kombu:Transport",
         broker_connection_retry_on_startup=True,

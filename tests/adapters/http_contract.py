@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import inspect
 import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -62,7 +63,8 @@ class Driver(Protocol):
     """What it raises when the peer breaks off."""
     lacks: frozenset[str]
     """What the library has not: ``"queue"`` (a pool with a limit), ``"retries"`` (after a 503 with
-    Retry-After), ``"redirects"``, ``"reuse"`` (of connections)."""
+    Retry-After), ``"redirects"``, ``"reuse"`` (of connections), ``"bound"`` (a body that is read after
+    the scope of its request still ends with that)."""
 
     def client(
         self, total: float | None, ca: Path | None = None, retries: int = 0
@@ -76,6 +78,7 @@ _NEEDS = {
     "test_it_tries_again_while_there_is_time": {"retries"},
     "test_redirects_are_followed": {"redirects"},
     "test_a_redirect_to_a_drip_ends": {"redirects"},
+    "test_a_body_ends_with_the_scope_that_its_request_was_made_in": {"bound"},
     "test_a_connection_is_used_again": {"reuse"},
     "test_after_a_cancel_the_next_request_gets_its_own_answer": {"reuse"},
     "test_a_scope_that_has_ended_does_not_reach_the_next_request": {"reuse"},
@@ -410,9 +413,9 @@ def test_a_certificate_of_somebody_else_is_refused(
 
 
 def test_the_ledger_names_the_line_of_the_program(
-    driver: Driver, peer: HttpPeer, ids: Identities, request: pytest.FixtureRequest
+    driver: Driver, peer: HttpPeer, ids: Identities
 ) -> None:
     with driver.client(30, ids.ca) as client:
         assert client.get(peer.url("/ok?x")) == b"x"
         (found,) = (one for one in hs.open_connections() if one.how == "connect")
-        assert found.site.file == request.module.__file__, found
+        assert found.site.file == inspect.getfile(type(driver)), found

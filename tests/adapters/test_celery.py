@@ -7,11 +7,14 @@ import os
 import ssl
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import kombu.exceptions
+import kombu.utils.functional
 import pytest
 
 import hardsock as hs
@@ -111,7 +114,9 @@ def test_a_worker_serves_and_waiting_for_it_ends(broker: Server, worker: Path) -
     nothing_open()
 
 
-def _sending_ends(app: Any, end: str, ready: Callable[[Call], object]) -> None:
+def _sending_ends(
+    app: Any, end: str, ready: Callable[[Call], object], within: float = _TIMEOUT
+) -> None:
     """Send under a token whose end comes when *ready* has returned."""
     token = hs.CancelToken()
 
@@ -124,11 +129,11 @@ def _sending_ends(app: Any, end: str, ready: Callable[[Call], object]) -> None:
         if end == "cancel":
             token.cancel("stop button")
             with pytest.raises(hs.Cancelled):
-                call.result(_TIMEOUT)
+                call.result(within)
         else:
             token.set_timeout(SHORT)
             with pytest.raises(kombu.exceptions.OperationalError) as late:
-                call.result(_TIMEOUT)
+                call.result(within)
             assert any(isinstance(one, hs.DeadlineExceeded) for one in causes(late.value))
             del late
     del call
@@ -174,6 +179,25 @@ def _waits(call: Call) -> None:
 def test_sending_into_a_black_hole_ends(end: str) -> None:
     with BlackHole() as hole, application(hole.address) as app:
         _sending_ends(app, end, _waits)
+    nothing_open()
+
+
+@pytest.mark.parametrize("end", ["scope", "cancel"])
+def test_the_pause_after_a_refusal_ends(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pausing = threading.Event()
+
+    def pause(seconds: float) -> None:
+        pausing.set()
+        time.sleep(seconds)
+
+    monkeypatch.setattr(kombu.utils.functional, "sleep", pause)
+    with hs.listen(("127.0.0.1", 0)) as listener:
+        address = listener.address
+    with application(address) as app:
+        policy = {"max_retries": 3, "interval_start": 300, "interval_max": 300}
+        app.conf.task_publish_retry_policy = policy
+        _sending_ends(app, end, lambda _: pausing.wait(60), 60)  # less than the pause
+    assert pausing.is_set()
     nothing_open()
 
 

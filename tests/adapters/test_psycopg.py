@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -31,6 +32,7 @@ from support.require import require
 from support.servers import postgres
 
 SLOW = "select pg_sleep(60)"
+_PATIENT = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,8 @@ def _connected(server: Server) -> Iterator[Any]:
         yield conn
 
 
-def _ends(end: str, call: Any, timed_out: type[Exception]) -> None:
+def _ends(end: str, call: Any, timed_out: type[Exception], when: Any = None) -> None:
+    """*call* is ended by *end*; a cancel comes once *when* has returned, or it is blocked."""
     began = time.monotonic()
     if end == "cancel":
         token = hs.CancelToken()
@@ -67,7 +70,10 @@ def _ends(end: str, call: Any, timed_out: type[Exception]) -> None:
                 call()
 
         with Call(within) as running:
-            running.wait_until_blocked(QUEUE_WAITS, timeout=20.0)
+            if when is None:
+                running.wait_until_blocked(QUEUE_WAITS, timeout=20.0)
+            else:
+                when()
             token.cancel("stop button")
             with pytest.raises(hs.Cancelled) as cancelled:
                 running.result(20.0)
@@ -176,6 +182,77 @@ def test_the_queue_of_the_pool_ends(server: Server, end: str) -> None:
             assert conn.execute("select 7").fetchone() == (7,)
         assert pool.getconn(5) is held
         pool.putconn(held)
+
+
+@contextlib.contextmanager
+def _pool(address: Any, **settings: Any) -> Iterator[Any]:
+    """A pool of one connection, whose workers may try in vain: nobody waits for them at its end."""
+    pool = hardsock.adapters.psycopg.ConnectionPool(
+        _info(address), min_size=1, max_size=1, **settings
+    )
+    try:
+        yield pool
+    finally:
+        pool.close(timeout=0)
+
+
+def test_a_pool_in_a_black_hole_ends(end: str) -> None:
+    with BlackHole() as hole, _pool(hole.address) as pool:
+        _ends(end, pool.getconn, psycopg_pool.PoolTimeout)
+
+
+@pytest.mark.parametrize("fault", ["silent", "drip"])
+def test_a_pool_whose_server_stalls_ends(end: str, fault: str) -> None:
+    """What comes slowly is the list of ways to log in, a message of 500 octets."""
+    last = ("stall",) if fault == "silent" else ("drip", b"R\0\0\1\xf4\0\0\0\n" + b"x" * 495, 0.05)
+    with (
+        PeerScript([("recv", 8), last], check=False, connections=20) as peer,
+        _pool(peer.address) as pool,
+    ):
+        peer.wait_steps(1, 30)
+        _ends(end, pool.getconn, psycopg_pool.PoolTimeout)
+
+
+def _dead_dns_of_a_pool(end: str) -> bool:
+    from hardsock.lab.dns import DeadDNS, use_dns
+
+    with DeadDNS():
+        use_dns("127.0.0.1", timeout=30, attempts=5)
+        with _pool(("nobody.test", 5432)) as pool:
+            _ends(end, pool.getconn, psycopg_pool.PoolTimeout)
+    return True
+
+
+@pytest.mark.net
+def test_a_pool_with_a_dead_name_server_ends(end: str) -> None:
+    with require(Namespace()) as namespace:
+        assert namespace.run("adapters.test_psycopg:_dead_dns_of_a_pool", end, timeout=120)
+
+
+def test_the_check_of_a_pool_ends_and_so_does_the_pause_after_it(server: Server, end: str) -> None:
+    """A cancel was a bad connection to the pool, which asked for another, for half a minute."""
+    checked = threading.Event()
+
+    def check(conn: Any) -> None:
+        checked.set()
+        conn.execute(SLOW)
+
+    def refuse(conn: Any) -> None:
+        checked.set()
+        raise psycopg.OperationalError("is bad")
+
+    for one in (check, refuse):
+        checked.clear()
+        with _pool(server.address, check=one, timeout=_PATIENT) as pool:
+            _ends(end, pool.getconn, psycopg_pool.PoolTimeout, lambda: checked.wait(_PATIENT))
+
+
+def test_a_connection_of_the_pool_is_given_again_after_a_cancel(server: Server, end: str) -> None:
+    with _pool(server.address) as pool:
+        with pool.connection(_PATIENT) as conn:
+            _ends(end, lambda: conn.execute(SLOW), psycopg.errors.QueryCanceled)
+        with hs.timeout(_PATIENT), pool.connection() as conn:
+            assert conn.execute("select 41 + 1").fetchone() == (42,)
 
 
 def test_a_scope_that_has_ended_takes_no_place(server: Server) -> None:

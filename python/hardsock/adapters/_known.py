@@ -122,7 +122,10 @@ ADAPTERS = (
     ),
     Adapter(
         *("celery", 'app.conf.broker_transport = "hardsock.adapters.kombu:Transport"'),
-        *("connecting, publishing, reading", "pauses between tries"),
+        *(
+            "connecting, publishing, reading",
+            "pauses between tries, without app.amqp.Connection = hardsock.adapters.kombu.Connection",
+        ),
     ),
     Adapter(
         *("paho-mqtt", "client = hardsock.adapters.paho.Client(...)", "connecting and TLS"),

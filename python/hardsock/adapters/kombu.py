@@ -15,12 +15,13 @@ itself: it is a time-out, and kombu's loops take a time-out for "no message yet"
 outage. After a cancel, from any thread: ``hardsock.Cancelled``. Neither is tried again.
 
 TLS is hardsock's, set up by the ``ssl=`` dictionary. For Celery: ``broker_transport =
-"hardsock.adapters.kombu:Transport"`` (``:SSLTransport``); for one's own ``kombu.Connection``: the same as
+"hardsock.adapters.kombu:Transport"`` (``:SSLTransport``), and for the pauses ``app.amqp.Connection =
+hardsock.adapters.kombu.Connection``; for one's own ``kombu.Connection``: the same as
 ``transport=``, without the pauses. Lost: transports other than AMQP; Redis has an adapter of its own.
 
 Tested with kombu 5.3 to 5.7 and amqp 5.1 to 5.4. What is not public there and used here:
 ``_AbstractTransport._connect``, ``_init_socket``, ``_get_tcp_socket_defaults``,
-``SSLTransport._wrap_socket``, and ``kombu.Connection._ensure_connection``.
+``SSLTransport._wrap_socket``, ``kombu.Connection._ensure_connection`` and ``PooledConnection``.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from typing import Any
 
 import amqp.transport
 import kombu
+import kombu.connection
 import kombu.transport.pyamqp as pyamqp
 from kombu.exceptions import OperationalError
 
@@ -220,7 +222,36 @@ class SSLTransport(pyamqp.SSLTransport):
     Connection = AMQPConnection
 
 
-class Connection(kombu.Connection):
+class _Pauses:
+    """What ends the pauses between tries; for the connections of pools, too, which are of another class."""
+
+    def _ensure_connection(self, *args: Any, **kwargs: Any) -> Any:
+        given: Callable[[], Any] | None = kwargs.get("callback")
+
+        def look() -> None:  # Called after each try, and once a second in the pauses.
+            _look()
+            if given is not None:
+                given()
+
+        if len(args) < 6:  # Where the callback is, if it is given by its place.
+            kwargs["callback"] = look
+        return super()._ensure_connection(*args, **kwargs)  # type: ignore[misc]
+
+
+class _PooledConnection(_Pauses, getattr(kombu.connection, "PooledConnection", kombu.Connection)):  # type: ignore[misc]
+    """Of kombu's own class, where it has one; else its pools clone the connection, which is ours."""
+
+
+class _Pool(kombu.connection.ConnectionPool):
+    def new(self) -> Any:
+        """As kombu has it; its pauses end, too."""
+        made = super().new()
+        if not isinstance(made, _Pauses):
+            made.__class__ = _PooledConnection
+        return made
+
+
+class Connection(_Pauses, kombu.Connection):
     """``kombu.Connection`` over hardsock, for ``amqp://`` and ``amqps://``.
 
     *dial_limits*: as of ``hardsock.connect(limits=)``; of Celery, in ``broker_transport_options``.
@@ -233,14 +264,6 @@ class Connection(kombu.Connection):
             kwargs["transport_options"] = {**options, "dial_limits": dial_limits}
         super().__init__(*args, **kwargs)
 
-    def _ensure_connection(self, *args: Any, **kwargs: Any) -> Any:
-        given: Callable[[], Any] | None = kwargs.get("callback")
-
-        def look() -> None:  # Called after each try, and once a second in the pauses.
-            _look()
-            if given is not None:
-                given()
-
-        if len(args) < 6:  # Where the callback is, if it is given by its place.
-            kwargs["callback"] = look
-        return super()._ensure_connection(*args, **kwargs)
+    def Pool(self, limit: int | None = None, **kwargs: Any) -> Any:  # kombu's name
+        """As kombu has it, of connections whose pauses end."""
+        return _Pool(self, limit, **kwargs)

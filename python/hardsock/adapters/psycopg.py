@@ -22,7 +22,8 @@ scope it is as ever.
 
 Tested with psycopg 3.2 to 3.3, psycopg_pool 3.2 to 3.3. What is not public there and used here:
 ``Connection._connect_gen``, ``conninfo.timeout_from_conninfo``, ``errors._WaitTimeout``,
-``ConnectionPool._waiting``.
+``ConnectionPool._waiting``, ``_getconn_with_check_loop``, ``_getconn_unchecked``,
+``_check_connection`` and ``_putconn``.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from psycopg.pq import TransactionStatus
 
 from hardsock._core import CancelToken
 from hardsock._errors import DeadlineExceeded, HardsockError, ResolveError
-from hardsock._scope import current, remaining, shield
+from hardsock._scope import current, remaining, shield, sleep
 from hardsock.adapters._dial import checked_limits
 from hardsock.adapters._versions import check
 from hardsock.connecting.connect import resolve
@@ -64,6 +65,9 @@ _ASK = 0.5
 _PATIENCE = (0.1, 0.4, 0.5)
 """Seconds for its answer. It is asked again, since a server that has not begun with the statement yet
 has nothing to stop and forgets that it was asked (PostgreSQL, "Canceling Requests in Progress")."""
+
+_FIRST_PAUSE = 1.0
+"""Seconds before psycopg_pool asks for another connection after one that was bad; then twice that."""
 
 
 # ---- Waiting
@@ -315,6 +319,29 @@ def _pool_class() -> Any:
             finally:
                 self._line.local.stand = None
                 callback.remove()
+
+        def _getconn_with_check_loop(self, deadline: float) -> Any:
+            """As psycopg_pool has it; but a scope ends its pauses, and is no connection that is bad."""
+            token = current()
+            if token is None:
+                return super()._getconn_with_check_loop(deadline)
+            pause = _FIRST_PAUSE
+            while True:
+                conn = self._getconn_unchecked(deadline - time.monotonic())
+                try:
+                    self._check_connection(conn)
+                    return conn
+                except BaseException as exc:
+                    with shield(2.0):  # for its rollback
+                        self._putconn(conn, from_getconn=True)
+                    token.check()
+                    if not isinstance(exc, Exception):
+                        raise
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise psycopg_pool.PoolTimeout("no connection that passed its check in time")
+                sleep(min(pause, left))
+                pause *= 2
 
     return ConnectionPool
 
