@@ -81,6 +81,18 @@ note_returned(const struct hs_member *m)
     lent[i] = lent[--n_lent];
 }
 
+/* Who is served while it waits is back in that moment. */
+static void
+check_served_now(uint64_t lease)
+{
+    struct hs_lent all[16];
+    size_t n = hs_pool_lent(pool, all, SIM_LENGTH(all));
+
+    for (size_t i = 0; i < n && i < SIM_LENGTH(all); i++)
+        if (all[i].id == lease && all[i].age_ns != 0)
+            sim_violation("acquire is back %lld ns after it was served", (long long)all[i].age_ns);
+}
+
 hs_err
 pool_borrow(struct end *e, int borrower, int64_t span_ns, struct hs_lease *ret_lease)
 {
@@ -108,6 +120,7 @@ pool_borrow(struct end *e, int borrower, int64_t span_ns, struct hs_lease *ret_l
         sim_violation("a connection is lent that somebody has left half-way");
     if (e->facts->over_ns != 0 && e->facts->over_ns < sim_now())
         sim_violation("a connection is lent that is over");
+    check_served_now(ret_lease->id);
     note_lent(ret_lease->member);
     return HS_OK;
 }
