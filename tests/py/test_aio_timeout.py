@@ -462,7 +462,8 @@ def test_subclasses_have_an_init_of_their_own_and_may_be_referred_to_weakly() ->
     async def main() -> None:
         patient = Patient("orders")
         async with patient as token:
-            assert token.remaining is not None and token.remaining > 0
+            assert token.remaining is not None
+            assert token.remaining > 0
         assert patient is weakref.ref(patient)()
         with pytest.raises(RuntimeError, match="was called before"):
             patient.__init__("again")  # type: ignore[misc]
