@@ -256,6 +256,7 @@ lend_settle(struct hs_pool *p, struct hs_request *r, hs_err code, struct hs_erro
         rv = w->why;
         if ((by_dial = rv != HS_E_CLOSED)) /* Another one may have failed since, otherwise. */
             rv = p->stats.dial_error.code;
+        HS_ASSERT(rv < 0);
         if (by_dial && p->failure != NULL)
             failure = hs_dial_failure_ref(p->failure);
         break;

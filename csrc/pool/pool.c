@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define FREED 0x7b
 #define MEMBERS_MAX ((size_t)1 << 20)
@@ -182,6 +183,8 @@ pool_forget_parent(struct hs_pool *p)
     p->has_unwatched = false;
     p->scan_boot = HS_NEVER;
     p->arm_ns = p->next_dial_ns = p->visit_ns = 0;
+    /* Or all children would dial again in the same moments. */
+    p->random ^= (uint64_t)getpid() * UINT64_C(0x9e3779b97f4a7c15);
     atomic_store(&p->lost, NULL);
     atomic_store(&p->asks, false);
     memset(&p->stats, 0, sizeof(p->stats));

@@ -154,7 +154,7 @@ struct hs_conn {
     struct hs_conn_guest *_Atomic guest; /* NULL: none, or told already */
     struct hs_spot *_Atomic spot;        /* owns: where it is parked; NULL: it never was */
     atomic_uchar local_state;            /* LOCAL_*: whether local is there */
-    struct sockaddr_in6 local;           /* of either family, from when it was closed on */
+    struct sockaddr_in6 local;           /* of either family, from the first question on */
     struct hs_sockopts opts;             /* as asked; immutable */
     struct hs_roll_entry roll;
 };

@@ -4,6 +4,7 @@
  */
 #include "pool_support.h"
 
+#include "../../csrc/pool/pool_impl.h"
 #include "../../csrc/stream/conn_impl.h"
 
 #include <stdio.h>
@@ -976,10 +977,40 @@ START_TEST(a_childs_closed_pool_has_counted_nothing_and_can_be_looked_at)
 }
 END_TEST
 
+START_TEST(children_of_a_fork_draw_their_own_jitter)
+{
+    struct server s = server_new();
+    struct hs_pool_options o = options(1);
+    struct hs_pool *p = pool_of(&s, &o);
+    uint64_t drawn[2];
+    int ends[2], status;
+
+    ck_assert_int_eq(pipe(ends), 0);
+    for (int i = 0; i < 2; i++) {
+        pid_t pid = fork();
+
+        ck_assert_int_ge(pid, 0);
+        if (pid == 0)
+            _exit(write(ends[1], &p->random, sizeof(p->random)) != (ssize_t)sizeof(p->random));
+        ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+        ck_assert_int_eq(status, 0);
+        ck_assert_int_eq(read(ends[0], &drawn[i], sizeof(drawn[i])), sizeof(drawn[i]));
+        ck_assert(drawn[i] != p->random);
+    }
+    ck_assert(drawn[0] != drawn[1]);
+    (void)close(ends[0]);
+    (void)close(ends[1]);
+    pool_end(p);
+    server_free(&s);
+}
+END_TEST
+
 int
 main(void)
 {
     TCase *tc = case_new("pool");
+
+    tcase_add_test(tc, children_of_a_fork_draw_their_own_jitter);
 
     tcase_add_test(tc, what_a_pool_has_counted_outlives_it_and_is_counted_once);
     tcase_add_test(tc, pools_of_any_number_of_names_are_counted_in_bounded_rows);

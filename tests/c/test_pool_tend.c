@@ -929,6 +929,14 @@ START_TEST(contradictions_are_refused_with_both_names)
 }
 END_TEST
 
+/* A dial may fail before the call of the one it was for has ended: then there is none who waits. */
+static void
+queue_up(struct stepped *s, struct hs_pool *p)
+{
+    while (stepped_step(s, p) != HS_WANT)
+        *s = stepped_new(30 * SECOND);
+}
+
 /* The one who waits may hear of it late: then all that is told is of the latest dial. */
 START_TEST(a_failure_that_is_heard_of_late_has_one_reason)
 {
@@ -947,10 +955,10 @@ START_TEST(a_failure_that_is_heard_of_late_has_one_reason)
     o.backoff_max_ns = MS;
     ASSERT_OK(hs_faults_begin("lookup.no_name=1", fresh(), &fault));
     ASSERT_OK(hs_pool_new(&ep, 1, &o, fresh(), &p));
-    ASSERT_ERR(HS_WANT, stepped_step(&first, p));
+    queue_up(&first, p);
     EVENTUALLY(stats_of(p).dial_error.code == HS_E_RESOLVE);
     hs_faults_end(fault);
-    ASSERT_ERR(HS_WANT, stepped_step(&second, p));
+    queue_up(&second, p);
     EVENTUALLY(stats_of(p).dial_error.code == HS_E_CONNECT);
     rv = hs_pool_acquire(p, &first.op, &first.request, &err, &first.lease);
     ASSERT_ERR(HS_E_CONNECT, rv);

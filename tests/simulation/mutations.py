@@ -191,6 +191,14 @@ def build(jobs: int) -> None:
         sys.exit(f"mutations: it does not build:\n{done.stdout}{done.stderr}")
 
 
+def search(seeds: int, jobs: int) -> tuple[float, subprocess.CompletedProcess[str]]:
+    """When it began, and how it ended: the first seed that fails ends it."""
+    build(jobs)
+    began = time.monotonic()
+    command = [str(TREE / PROGRAM), "--search", "1", str(seeds)]
+    return began, subprocess.run(command, capture_output=True, text=True, errors="replace")
+
+
 def try_one(one: Mutation, seeds: int, jobs: int) -> tuple[bool, str]:
     path = TREE / "csrc" / one.file
     text = path.read_text()
@@ -198,14 +206,7 @@ def try_one(one: Mutation, seeds: int, jobs: int) -> tuple[bool, str]:
         return False, f"its piece is {text.count(one.old)} times in {one.file}"
     path.write_text(text.replace(one.old, one.new))
     try:
-        build(jobs)
-        began = time.monotonic()
-        done = subprocess.run(
-            [str(TREE / PROGRAM), "--search", "1", str(seeds)],
-            capture_output=True,
-            text=True,
-            errors="replace",
-        )
+        began, done = search(seeds, jobs)
     finally:
         path.write_text(text)
     if done.returncode == 0:
@@ -230,6 +231,9 @@ def main() -> int:
         for one in MUTATIONS
         if not arguments.names or any(part in one.name for part in arguments.names)
     ]
+    _, whole = search(arguments.seeds, arguments.jobs)
+    if whole.returncode != 0:
+        sys.exit(f"mutations: the core as it is fails, so nothing can be told:\n{whole.stdout}")
     survived = 0
     for one in chosen:
         found, said = try_one(one, arguments.seeds, arguments.jobs)

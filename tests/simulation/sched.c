@@ -450,6 +450,7 @@ __wrap_pthread_create(pthread_t *id, const pthread_attr_t *attr, void *(*fn)(voi
 {
     struct sim_thread *t;
     char name[24];
+    int rv;
 
     if (self == NULL)
         return __real_pthread_create(id, attr, fn, arg);
@@ -458,7 +459,10 @@ __wrap_pthread_create(pthread_t *id, const pthread_attr_t *attr, void *(*fn)(voi
     t->run = fn;
     t->run_arg = arg;
     sim_log("starts %s", name);
-    return __real_pthread_create(id, attr, run_thread, t);
+    rv = __real_pthread_create(id, attr, run_thread, t);
+    if (rv != 0)
+        sim_violation("no thread for %s: error %d", name, rv);
+    return rv;
 }
 
 struct start {

@@ -716,11 +716,13 @@ core_set_scope_functions(PyObject *module, PyObject *const *args, Py_ssize_t nar
 
     if (parse_args(&p, args, nargs, kwnames, values) < 0)
         return NULL;
-    if (st->load_host_scope != NULL) /* It is loaded anew: what was given first is as good. */
-        Py_RETURN_NONE;
-    st->decorated = Py_NewRef(values[1]);
-    /* Last: who sees it finds both. */
-    __atomic_store_n(&st->load_host_scope, Py_NewRef(values[0]), __ATOMIC_RELEASE);
+    HS_BEGIN_LOCKED((PyObject *)st->conn_type);
+    if (st->load_host_scope == NULL) { /* Loaded anew: what was given first is as good. */
+        st->decorated = Py_NewRef(values[1]);
+        /* Last: who sees it finds both. */
+        __atomic_store_n(&st->load_host_scope, Py_NewRef(values[0]), __ATOMIC_RELEASE);
+    }
+    HS_END_LOCKED();
     Py_RETURN_NONE;
 }
 
