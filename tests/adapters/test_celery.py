@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import ssl
 import subprocess
 import sys
@@ -191,14 +192,21 @@ def test_the_pause_after_a_refusal_ends(end: str, monkeypatch: pytest.MonkeyPatc
         time.sleep(seconds)
 
     monkeypatch.setattr(kombu.utils.functional, "sleep", pause)
-    with hs.listen(("127.0.0.1", 0)) as listener:
-        address = listener.address
+    with socket.socket() as refusing:  # Bound, so that nobody else listens there.
+        refusing.bind(("127.0.0.1", 0))
+        _the_pause_ends(end, refusing.getsockname(), pausing)
+    nothing_open()
+
+
+def _the_pause_ends(end: str, address: Any, pausing: threading.Event) -> None:
+    def ready(_: object) -> None:
+        assert pausing.wait(60)
+
     with application(address) as app:
         policy = {"max_retries": 3, "interval_start": 300, "interval_max": 300}
         app.conf.task_publish_retry_policy = policy
-        _sending_ends(app, end, lambda _: pausing.wait(60), 60)  # less than the pause
+        _sending_ends(app, end, ready, 60)  # less than the pause
     assert pausing.is_set()
-    nothing_open()
 
 
 def _dead_dns(end: str) -> bool:

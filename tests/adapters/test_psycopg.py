@@ -204,12 +204,16 @@ def test_a_pool_in_a_black_hole_ends(end: str) -> None:
 @pytest.mark.parametrize("fault", ["silent", "drip"])
 def test_a_pool_whose_server_stalls_ends(end: str, fault: str) -> None:
     """What comes slowly is the list of ways to log in, a message of 500 octets."""
-    last = ("stall",) if fault == "silent" else ("drip", b"R\0\0\1\xf4\0\0\0\n" + b"x" * 495, 0.05)
+    ways = b"R\0\0\1\xf4\0\0\0\n" + b"x" * 495
+    answers = {  # TLS is asked for first, and refused.
+        "silent": [("recv", 8), ("stall",)],
+        "drip": [("recv", 8), ("send", b"N"), ("recv", 8), ("drip", ways, 0.05)],
+    }[fault]
     with (
-        PeerScript([("recv", 8), last], check=False, connections=20) as peer,
+        PeerScript(answers, check=False, connections=20) as peer,
         _pool(peer.address) as pool,
     ):
-        peer.wait_steps(1, 30)
+        peer.wait_steps(len(answers) - 1, 30)
         _ends(end, pool.getconn, psycopg_pool.PoolTimeout)
 
 
@@ -244,6 +248,7 @@ def test_the_check_of_a_pool_ends_and_so_does_the_pause_after_it(server: Server,
     for one in (check, refuse):
         checked.clear()
         with _pool(server.address, check=one, timeout=_PATIENT) as pool:
+            pool.wait(_PATIENT)
             _ends(end, pool.getconn, psycopg_pool.PoolTimeout, lambda: checked.wait(_PATIENT))
 
 

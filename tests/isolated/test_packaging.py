@@ -21,6 +21,8 @@ from types import ModuleType
 import pytest
 
 import hardsock as hs
+from hardsock.lab import Unavailable
+from support.require import available, need_module
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGING = ROOT / "packaging"
@@ -61,8 +63,9 @@ def test_the_library_package_has_the_name_of_its_abi() -> None:
 
 
 def test_the_spec_parses_and_names_its_packages() -> None:
-    if shutil.which("rpmspec") is None:
-        pytest.skip("rpmspec is not installed (Debian: rpm)")
+    with available():
+        if shutil.which("rpmspec") is None:
+            raise Unavailable("rpmspec is not installed (Debian: rpm)")
     command = ["rpmspec", "-q", "--queryformat", "%{name} %{version}\\n"]
     done = subprocess.run(
         [*command, PACKAGING / "hardsock.spec"], capture_output=True, text=True, timeout=120
@@ -74,7 +77,8 @@ def test_the_spec_parses_and_names_its_packages() -> None:
 
 
 def test_the_conda_recipe_is_what_conda_build_reads() -> None:
-    yaml = pytest.importorskip("yaml")
+    need_module("yaml")
+    yaml = importlib.import_module("yaml")
     text = (PACKAGING / "conda/meta.yaml").read_text()
     recipe = yaml.safe_load(
         re.sub(r"\{\{ *(.*?) *\}\}", r"\1", text)

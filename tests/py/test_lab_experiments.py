@@ -32,7 +32,11 @@ PAGES = Path(__file__).resolve().parents[2] / "docs" / "experiments"
 @pytest.mark.slow
 @pytest.mark.timing
 @pytest.mark.parametrize(
-    "experiment", [one for one in EXPERIMENTS if one.is_short], ids=lambda one: one.name
+    "experiment",
+    [
+        pytest.param(one, marks=() if one.is_short else pytest.mark.nightly, id=one.name)
+        for one in EXPERIMENTS
+    ],
 )
 def test_each_shows_again_what_its_page_says(experiment: Experiment) -> None:
     """Verdicts are compared, not numbers: those are the machine's."""

@@ -334,9 +334,9 @@ def _pool_class() -> Any:
                 except BaseException as exc:
                     with shield(2.0):  # for its rollback
                         self._putconn(conn, from_getconn=True)
-                    token.check()
                     if not isinstance(exc, Exception):
                         raise
+                    token.check()
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise psycopg_pool.PoolTimeout("no connection that passed its check in time")

@@ -56,4 +56,4 @@ if not TYPE_CHECKING:  # A checker that saw it would take every misspelt name fo
         return value
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *__all__})
+        return sorted({*globals(), *__all__, *_HOME_OF})

@@ -92,7 +92,8 @@ class PeerScript:
         self._stopping = False
         self._received = bytearray()
         self._done = 0
-        self._before = ""  # What the thread waits for before the first step of a connection.
+        # What the thread waits for before the first step of a connection.
+        self._before = "" if pair else " (connection 1 has not come)"
         self._listener: socket.socket | None = None
         self._sock: socket.socket | None = None
         self._client: socket.socket | None = None

@@ -115,6 +115,7 @@ class Call(Generic[T]):
             if self._error is not None:  # But it may be why.
                 print("the call beside it had ended with:", file=sys.stderr)
                 traceback.print_exception(self._error)
+                self._error = None  # It would keep the frames, and they this.
 
 
 def run_threaded(function: Callable[[int], T], n: int, *, timeout: float = 30.0) -> list[T]:

@@ -185,4 +185,5 @@ DIAL_STORM = Experiment(
     "do.",
     measure=_measure,
     seconds=9,
+    is_short=False,
 )

@@ -275,4 +275,5 @@ IDLE_FLOOD = Experiment(
     "without `enforce=True` first: it says what it would do.",
     measure=_measure,
     seconds=25,
+    is_short=False,
 )

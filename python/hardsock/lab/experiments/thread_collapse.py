@@ -259,4 +259,5 @@ THREAD_COLLAPSE = Experiment(
     "how long requests lie in the queue and threads wait for the lock (`stats().delays`).",
     measure=_measure,
     seconds=20,
+    is_short=False,
 )

@@ -153,4 +153,5 @@ TLS_LOSSY = Experiment(
     "together. Never the same handshake with weaker settings. Better still is not to shake hands: a `Pool`.",
     measure=_measure,
     seconds=15,
+    is_short=False,
 )
