@@ -133,9 +133,9 @@ else
 fi
 answers() { beside arping -q -c 1 -w 1 -I "$far" "$1" >/dev/null 2>&1; }
 arrives() { # source: whether a ping with it is taken
-    was=$(awk '/^Icmp:/ && $2 ~ /[0-9]/ {print $10}' /proc/net/snmp)
+    pings=$(awk '/^Icmp:/ && $2 ~ /[0-9]/ {print $10}' /proc/net/snmp)
     beside ping -c 1 -W 1 -I "$1" 10.77.0.1 >/dev/null 2>&1
-    [ "$was" != "$(awk '/^Icmp:/ && $2 ~ /[0-9]/ {print $10}' /proc/net/snmp)" ]
+    [ "$pings" != "$(awk '/^Icmp:/ && $2 ~ /[0-9]/ {print $10}' /proc/net/snmp)" ]
 }
 keeps() { # whether a neighbour is forgotten when the cable is out
     beside ip link set "$far" up

@@ -322,6 +322,46 @@ def test_persist_works_on_an_image_without_a_kernel(tmp_path: Path, proc: str | 
     assert tune("unpersist", root=image).returncode == OK
 
 
+RESERVED, RANGE = "net.ipv4.ip_local_reserved_ports", "net.ipv4.ip_local_port_range"
+
+
+@pytest.mark.parametrize("vendor", ["", f"{RESERVED} = 8080\n"], ids=["nothing", "reserved"])
+def test_persist_on_an_image_keeps_a_range_and_its_reservation_together(
+    tmp_path: Path, vendor: str
+) -> None:
+    image = tmp_path / "image"
+    (image / "etc/sysctl.d").mkdir(parents=True)
+    (image / "etc/sysctl.d/95-vendor.conf").write_text(f"{vendor}{RANGE} = 32768 60999\n")
+    done = tune("persist", "high-churn-client", root=image)
+    text = (image / ETC / NAME).read_text()
+    assert RANGE not in text
+    assert RESERVED not in text
+    # What is not written loses to nobody.
+    assert done.returncode == DRIFT, done.stderr
+    assert f"{RANGE}: left out: safe only with {RESERVED}" in done.stderr
+    assert f"{RESERVED}: left out: " in done.stderr
+
+
+def test_persist_on_an_image_keeps_the_range_of_another_profile_back(tmp_path: Path) -> None:
+    (tmp_path / "image/etc").mkdir(parents=True)
+    wide = profile(tmp_path / "wide.yaml", f"{RANGE}: {{value: 1024 65535}}")
+    alone = tune("persist", wide, root=tmp_path / "image")
+    assert alone.returncode == OK, "nothing was asked about what listens"
+    done = tune("persist", wide, "container", root=tmp_path / "image")
+    assert (done.returncode, f"{RANGE}: left out" in done.stderr) == (DRIFT, True)
+    assert RANGE not in (tmp_path / "image" / ETC / NAME).read_text()
+
+
+def test_persist_on_a_machine_writes_a_range_and_its_reservation(root: Root) -> None:
+    root.listen(8080, 40000)
+    (root.path / "etc").mkdir()
+    done = root.tune("persist", "high-churn-client")
+    assert (done.returncode, "port" in done.stderr) == (OK, False), done.stderr
+    lines = (root.path / ETC / NAME).read_text().splitlines()
+    assert f"{RANGE} = 1024 65535" in lines
+    assert f"{RESERVED} = 8080,40000" in lines
+
+
 def test_a_link_to_dev_null_masks(root: Root, tmp_path: Path) -> None:
     write(root, "usr/lib/sysctl.d/50-x.conf", "net.ipv4.tcp_fin_timeout = 5")
     (root.path / ETC).mkdir(parents=True)

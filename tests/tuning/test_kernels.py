@@ -323,3 +323,15 @@ def test_a_kernel_in_the_cache_is_fetched_anew_when_more_modules_are_wanted(tmp_
 def test_the_guest_is_a_shell_script_that_its_shell_reads() -> None:
     done = subprocess.run(["sh", "-n", TOP / "tests/kernels/guest.sh"], capture_output=True)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_what_the_guest_keeps_to_restore_is_not_overwritten_by_its_functions() -> None:
+    """A shell's functions share its variables."""
+    text = (TOP / "tests/kernels/guest.sh").read_text()
+    phase = text[text.index("\nanswers() {") : text.index("\n# ---- the tool:")]
+    functions, loop = phase.split("\necho 1 >$c4/near/forwarding\n")
+    kept = set(re.findall(r"(?:for )?(\w+)(?:=| in )", loop))
+    assert {"was", "name", "all", "own"} <= kept
+    changed = set(re.findall(r"^ +(\w+)=", functions, re.MULTILINE))
+    assert changed
+    assert changed.isdisjoint(kept)

@@ -11,7 +11,7 @@ import re
 import shlex
 from pathlib import Path
 
-from support_tune import TOP, Root, tune
+from support_tune import TOP, Root, answer, tune
 
 PAGE = TOP / "docs/tune.md"
 BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
@@ -92,3 +92,28 @@ def test_the_tutorial_shows_each_step() -> None:
     for name in re.findall(r"`(tuning/[\w./]+)`", page):
         assert (TOP / Path(name)).exists(), name
     assert tune("--version").returncode == 0
+
+
+def test_what_apply_may_write_is_said_where_users_read() -> None:
+    code = (TOP / "tuning/src/allow.c").read_text()
+    prefixes = re.search(r"prefixes\[\] = \{(.*?)\}", code, re.DOTALL)
+    assert prefixes
+    names = [p.strip("/").replace("/", ".") for p in re.findall(r'"([^"]+)"', prefixes[1])]
+    assert len(names) > 1
+    said = f"every key of {', '.join(names[:-1])} and {names[-1]}"
+    for page in (PAGE, TOP / "tuning/man/hardsock-tune.8"):
+        text = " ".join(page.read_text().split())
+        assert said in text, page
+        for key in ("net.core.bpf_jit_harden", "kernel.panic"):
+            assert key in text
+            assert answer("explain", key)["answers"][0]["not applied"], key
+
+
+def test_the_code_that_the_internals_name_is_there() -> None:
+    page = (TOP / "docs/internals/tune.md").read_text()
+    named = re.findall(r"`([a-z_]+\.[ch])(?: ([a-z_]+))?`", page)
+    assert len(named) >= 40
+    for file, name in named:
+        path = TOP / "tuning/src" / file
+        assert path.exists(), file
+        assert re.search(rf"\b{name}\b", path.read_text()), f"{file} {name}"

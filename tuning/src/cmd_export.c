@@ -26,16 +26,6 @@ is_bound(const struct setting *w)
     return w->want == WANT_AT_LEAST || w->want == WANT_AT_MOST || w->want == WANT_RANGE;
 }
 
-/* A wide range without its reservation takes the ports of services. */
-static bool
-needs_reservation(const struct profile *p, const struct setting *w)
-{
-    for (size_t i = 0; strcmp(w->path, RANGE_KEY) == 0 && i < p->n; i++)
-        if (p->settings[i].listening)
-            return true;
-    return false;
-}
-
 /* NULL with a reason where there is no fixed value. */
 static const char *
 fixed_value(const struct target *t, const struct profile *p, const struct setting *w,
@@ -52,9 +42,8 @@ fixed_value(const struct target *t, const struct profile *p, const struct settin
     *ret_why = "depends on what listens on the machine";
     if (w->want == WANT_CONTAINS && w->listening && *value_show(&w->values[0]) == '\0')
         return NULL;
-    *ret_why = "safe only with net.ipv4.ip_local_reserved_ports, which depends on what listens on "
-               "the machine: use apply and persist there";
-    if (needs_reservation(p, w))
+    *ret_why = mem_format("%s: use apply and persist there", NEEDS_RESERVATION);
+    if (needs_reservation(p, w->path))
         return NULL;
     *ret_why = mem_format("%s: a fixed value could lower or raise a machine that is as wanted; "
                           "apply and persist there work it out",

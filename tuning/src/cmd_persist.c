@@ -247,6 +247,33 @@ store_both(const struct options *o, const struct report *r, const struct file *f
     return store_file(r->sys.root, "sysctl.d", f->dir, f->name, &f->text);
 }
 
+/* Why an image cannot say the value; NULL where it can. */
+static const char *
+why_not_here(const struct report *r, const struct item *it)
+{
+    for (size_t i = 0; i < r->n; i++)
+        if (needs_reservation(&r->profiles[i], it->setting->path))
+            return NEEDS_RESERVATION ": persist it there";
+    return it->setting->listening ? "depends on what listens on the machine: persist it there"
+                                  : NULL;
+}
+
+/* In an image nobody listens: what depends on that is left out, whatever its files reserve. */
+static void
+withhold(const struct report *r, struct plan *plan)
+{
+    for (size_t i = 0; i < plan->n; i++) {
+        struct item *it = &plan->items[i];
+        const char *why = it->target_text == NULL ? NULL : why_not_here(r, it);
+
+        if (why == NULL)
+            continue;
+        it->status = STATUS_MISSING;
+        it->target_text = NULL;
+        it->reason = why;
+    }
+}
+
 static enum exit_code
 persist(const struct options *o, const struct report *r, struct file *f)
 {
@@ -256,6 +283,8 @@ persist(const struct options *o, const struct report *r, struct file *f)
 
     if (!plan_merge(&r->sys, &r->diag, r->plans, r->n, &plan) || !plan_rules(&r->sys, &plan))
         return EXIT_CONFLICT;
+    if (r->sys.image)
+        withhold(r, &plan);
     if (compose(o, r, &plan, f) > 0 && r->sys.image)
         rv = EXIT_DRIFT;
     if (!o->dry_run) {

@@ -60,6 +60,12 @@ const char *setting_show(const struct setting *s);
 bool setting_names_risk(const struct setting *s);
 #define RISK_UNSTATED "Not stated there."
 const char *want_name(enum want want);
+/* A wide range without its reservation takes the ports of services: whether the profile's value of
+ * that key depends on what listens on the machine, though it is a fixed one. */
+bool needs_reservation(const struct profile *p, const char *path);
+#define NEEDS_RESERVATION                                                                          \
+    "safe only with net.ipv4.ip_local_reserved_ports, which depends on what listens on the "       \
+    "machine"
 
 /* One YAML document, without what it extends; for profile.c. */
 struct node;

@@ -92,6 +92,15 @@ setting_names_risk(const struct setting *s)
     return s->risk != NULL && strcmp(s->risk, RISK_UNSTATED) != 0;
 }
 
+bool
+needs_reservation(const struct profile *p, const char *path)
+{
+    for (size_t i = 0; strcmp(path, RANGE_KEY) == 0 && i < p->n; i++)
+        if (p->settings[i].listening)
+            return true;
+    return false;
+}
+
 const char *
 want_name(enum want want)
 {
