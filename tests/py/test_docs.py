@@ -137,7 +137,7 @@ def _named_functions() -> list[tuple[str, str]]:
 
 def test_the_functions_of_each_journey_are_where_it_says() -> None:
     named = _named_functions()
-    assert len(named) > 50
+    assert len(named) > 100
     missing = []
     for name, file in named:
         path = ROOT / file
@@ -147,6 +147,47 @@ def test_the_functions_of_each_journey_are_where_it_says() -> None:
         if not path.exists() or not re.search(pattern, path.read_text(), re.M):
             missing.append(f"{name} in {file}")
     assert missing == []
+
+
+INTERNALS = sorted((ROOT / "docs/internals").glob("*.md"))
+
+
+@pytest.fixture(scope="module")
+def sources() -> dict[str, list[Path]]:
+    """Files by each end of their path: `token.c`, `cancel/token.c`, `csrc/cancel/token.c`."""
+    found: dict[str, list[Path]] = {}
+    for top in ("csrc", "python", "tuning", "tests", "tools", "lab", "bench"):
+        for path in (ROOT / top).rglob("*.*"):
+            if path.suffix in (".c", ".h", ".py"):
+                parts = path.relative_to(ROOT).parts
+                for at in range(len(parts)):
+                    found.setdefault("/".join(parts[at:]), []).append(path)
+    return found
+
+
+@pytest.fixture(scope="module")
+def names_of_the_core() -> set[str]:
+    texts = (path.read_text() for path in (ROOT / "csrc").rglob("*.[ch]"))
+    return {name for text in texts for name in re.findall(r"\bhs_\w+", text)}
+
+
+@pytest.mark.parametrize("page", INTERNALS, ids=lambda path: path.name)
+def test_what_an_internal_page_names_exists(
+    page: Path, sources: dict[str, list[Path]], names_of_the_core: set[str]
+) -> None:
+    """Files, functions of the core, and functions that stand behind the name of their file."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    words = {word for quoted in re.findall(r"`([^`]+)`", text) for word in quoted.split()}
+    files = {word for word in words if re.fullmatch(r"[\w./-]*\w\.(?:c|h|py)", word)}
+    functions = set(re.findall(r"\bhs_\w+", " ".join(words)))
+    assert sorted(files - sources.keys()) == []
+    assert sorted(functions - names_of_the_core) == []
+    elsewhere = [
+        f"{name} in {file}"
+        for file, name in re.findall(r"`([\w/]+\.c)(?:` `| )(\w+)`", text)
+        if not any(re.search(rf"\b{name}\(", path.read_text()) for path in sources[file])
+    ]
+    assert elsewhere == []
 
 
 def test_the_glossary_is_in_order_and_names_files_that_exist() -> None:

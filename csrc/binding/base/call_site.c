@@ -2,11 +2,11 @@
  *
  * The innermost frame is the caller of our C function. Frames of the package itself and of
  * contextlib are passed over, and so are those of the libraries that are registered as users of
- * ours (_sites.py): the line that is wanted is that of the program which called the library. What
- * such a library calls back is most often the hook through which it came to us, so a frame whose
- * caller is the library's is passed over as well, unless the library is one that calls handlers.
- * Where a thread or an event loop begins the search ends; if it has found no line of the program,
- * the innermost one that is not our own has to do.
+ * ours (leaks/sites.py): the line that is wanted is that of the program which called the library.
+ * What such a library calls back is most often the hook through which it came to us, so a frame
+ * whose caller is the library's is passed over as well, unless the library is one that calls
+ * handlers. Where a thread or an event loop begins the search ends; if it has found no line of the
+ * program, the innermost one that is not our own has to do.
  *
  * How a file's frames are taken is found out once, by the name of the frame's module, and then
  * looked up by the name of the file, whose hash is known. Names such as "<string>" stand for code
