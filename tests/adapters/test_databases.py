@@ -43,7 +43,8 @@ def _mysql(
             conn.close()
 
 
-def _ends(end: str, call: Any, timed_out: type[Exception]) -> None:
+def _ends(end: str, call: Any, timed_out: type[Exception], when: Any = None) -> None:
+    """*call* is ended by *end*; a cancel comes once *when* has returned, or it is blocked."""
     if end == "cancel":
         token = hs.CancelToken()
 
@@ -52,7 +53,10 @@ def _ends(end: str, call: Any, timed_out: type[Exception]) -> None:
                 call()
 
         with Call(within) as running:
-            running.wait_until_blocked(IO_WAITS, timeout=20.0)
+            if when is None:
+                running.wait_until_blocked(IO_WAITS, timeout=20.0)
+            else:
+                when()
             token.cancel("stop button")
             with pytest.raises(hs.Cancelled):
                 running.result(20.0)
@@ -101,8 +105,13 @@ def test_a_stalled_handshake_ends(end: str, ids: Identities) -> None:
         with _mysql(port, ids):
             pass
 
-    with PeerScript(script) as peer:
-        _ends(end, lambda: connect(int(peer.address[1])), pymysql.err.OperationalError)
+    with PeerScript(script, check=end == "cancel") as peer:  # A scope may end before its answer.
+        _ends(
+            end,
+            lambda: connect(int(peer.address[1])),
+            pymysql.err.OperationalError,
+            lambda: peer.wait_steps(2, 60),
+        )
     nothing_open()
 
 
