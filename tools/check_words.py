@@ -11,14 +11,14 @@ import common
 # Put together from pieces, or this file would find itself.
 PLACES = ["work", "root", "farm"]
 PATH = re.compile(r"(?<![\w.~-])/(" + "|".join(PLACES) + r")/")
-# Whole words, not in quotes. Decisions and changelogs tell of their time.
+# Whole words, also in names, not in quotes. Decisions and changelogs tell of their time.
 GENDERED: tuple[str, ...] = ("he", "him", "his", "himself", "she", "hers", "whoever")
 EXEMPT = ("docs/adr/", "changelog.d/", "CHANGELOG", "tools/check_words.py", "tools/selftest.py")
-PROSE = (".c", ".h", ".md", ".py", ".pyi")
+PROSE = (".c", ".h", ".md", ".py", ".pyi", ".yaml")
 
 
 def check(path: str, text: str, gendered: tuple[str, ...] = GENDERED) -> list[str]:
-    word = re.compile(rf"(?<![\w\"'/-])({'|'.join(gendered)})(?![\w\"'/-])", re.I)
+    word = re.compile(rf"(?<![^\W_]|[\"'/-])({'|'.join(gendered)})(?![^\W_]|[\"'/-])", re.I)
     looked_at = bool(gendered) and path.endswith(PROSE) and not path.startswith(EXEMPT)
     problems = []
     for number, line in enumerate(text.split("\n"), 1):

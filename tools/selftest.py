@@ -324,6 +324,8 @@ class Words(unittest.TestCase):
             ("then he waits.", 1),
             ('send(b"he")', 0),
             ("the header", 0),
+            ("START_TEST(then_he_waits)", 1),
+            ("the_header", 0),
         ):
             with self.subTest(line=line):
                 self.assertEqual(len(check_words.check("docs/a.md", line, words)), problems)

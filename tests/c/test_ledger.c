@@ -61,7 +61,7 @@ START_TEST(lent_connections_are_listed_with_who_holds_them)
 }
 END_TEST
 
-START_TEST(waiter_served_by_another_is_listed_as_himself)
+START_TEST(waiter_served_by_another_is_listed_as_itself)
 {
     struct server s = server_new();
     struct hs_pool_options o = options(1);
@@ -247,7 +247,7 @@ main(void)
     TCase *tc = case_new("ledger");
 
     tcase_add_test(tc, lent_connections_are_listed_with_who_holds_them);
-    tcase_add_test(tc, waiter_served_by_another_is_listed_as_himself);
+    tcase_add_test(tc, waiter_served_by_another_is_listed_as_itself);
     tcase_add_test(tc, places_are_counted);
     tcase_add_test(tc, place_that_was_not_told_is_counted_with_the_others);
     tcase_add_test(tc, endless_places_do_not_fill_the_memory);

@@ -492,7 +492,7 @@ END_TEST
 
 /* What the two who poll see is one thing: who takes less than there is leaves the descriptor
  * readable for the next, however often. */
-START_TEST(whoever_polls_may_leave_the_rest_to_others)
+START_TEST(one_that_polls_may_leave_the_rest_to_others)
 {
     struct hs_reactor *r = reactor();
     struct thing t[CROWD];
@@ -971,7 +971,7 @@ main(void)
     tcase_add_test(tc, closing_lets_all_go_who_wait);
     tcase_add_test(tc, a_closed_one_still_gives_what_is_due);
     tcase_add_test(tc, who_polls_is_told_by_the_descriptor_whatever_happens);
-    tcase_add_test(tc, whoever_polls_may_leave_the_rest_to_others);
+    tcase_add_test(tc, one_that_polls_may_leave_the_rest_to_others);
     tcase_add_test(tc, a_lane_tells_how_many_have_an_age_and_the_earliest);
     tcase_add_test(tc, who_leaves_with_an_open_descriptor_is_heard_of_no_more);
     tcase_add_test(tc, each_of_a_crowd_that_waits_is_given_one_that_is_ready);

@@ -154,7 +154,7 @@ START_TEST(how_full_the_table_is_can_be_told_when_it_is_full)
 }
 END_TEST
 
-START_TEST(a_socket_is_described_whoever_made_it_even_when_no_descriptor_is_left)
+START_TEST(a_socket_of_any_maker_is_described_even_when_no_descriptor_is_left)
 {
     struct hs_addr addr;
     int listener = tcp_listener(8, &addr), fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -325,7 +325,7 @@ main(void)
     tcase_add_test(tc, descriptors_are_counted_by_kind_even_when_none_is_left);
     tcase_add_test(tc, descriptors_are_listed_even_when_none_is_left);
     tcase_add_test(tc, how_full_the_table_is_can_be_told_when_it_is_full);
-    tcase_add_test(tc, a_socket_is_described_whoever_made_it_even_when_no_descriptor_is_left);
+    tcase_add_test(tc, a_socket_of_any_maker_is_described_even_when_no_descriptor_is_left);
     tcase_add_test(tc, kinds_have_names);
     tcase_add_loop_test(tc, a_hint_says_what_can_be_done_or_nothing, 0, LENGTH(rows));
     tcase_add_loop_test(tc, an_alert_comes_with_advice_where_there_is_any, 0, LENGTH(alerts));

@@ -529,7 +529,7 @@ def test_a_pause_ends_with_its_time_its_scope_or_its_token(loop: str) -> None:
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_call_that_hears_later_of_the_end_than_its_scope_still_tells_it(name: str) -> None:
-    """Whoever cancels tells one after the other: here the call has not heard when the scope acts."""
+    """A cancel is told to one after the other: here the call has not heard when the scope acts."""
 
     async def main() -> None:
         ours, theirs = socket.socketpair()

@@ -734,7 +734,7 @@ def test_excess_bytes_do_not_reach_a_caller_in_the_queue(talkative: Talkative) -
         assert holds(stats)
 
 
-def test_whoever_sets_probe_after_reads_what_was_left(talkative: Talkative) -> None:
+def test_with_probe_after_a_borrower_may_read_what_was_left(talkative: Talkative) -> None:
     """What the option's documentation says it risks."""
     with hs.Pool(talkative.address, max_size=1, probe_after=60.0) as pool:
         with pool.connection(timeout=30) as conn:

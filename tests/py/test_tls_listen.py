@@ -385,7 +385,7 @@ def test_a_cancelled_accept_leaves_the_handshake_to_the_next(ids: Identities) ->
     asyncio.run(main())
 
 
-def test_whoever_accepts_drives_the_handshakes_of_all(ids: Identities) -> None:
+def test_each_accept_drives_the_handshakes_of_all(ids: Identities) -> None:
     """Threads and an event loop at one listener; each client is accepted by one of them."""
     accepted: list[str] = []
 

@@ -150,7 +150,7 @@ probe_often(void *arg)
     return NULL;
 }
 
-START_TEST(one_probe_at_a_time_whoever_asks)
+START_TEST(one_probe_at_a_time_however_many_ask)
 {
     struct hs_breaker_key key = nth_key(0);
     struct thread threads[THREADS];
@@ -264,7 +264,7 @@ main(void)
     TCase *tc = case_new("breaker crowd");
 
     tcase_add_test(tc, the_books_balance_after_a_crowd);
-    tcase_add_test(tc, one_probe_at_a_time_whoever_asks);
+    tcase_add_test(tc, one_probe_at_a_time_however_many_ask);
     if (!FORK_BREAKS_TOOLS)
         tcase_add_test(tc, a_fork_in_the_middle_leaves_the_child_able_to_go_on);
     return run_case(tc);
