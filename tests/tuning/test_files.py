@@ -387,12 +387,28 @@ def test_export_is_the_golden_one(to: str) -> None:
     assert path.read_text() == text
 
 
+# A file of another tool names no risk, and import invents none.
+ALL_BUT_RISK = "--strict=unknown,range,pointless,doubtful,harmful,pattern,why"
+
+
+def test_what_was_imported_lacks_its_risk_until_somebody_names_it(tmp_path: Path) -> None:
+    (tmp_path / "x.conf").write_text("net.ipv4.tcp_fin_timeout = 30\n")
+    imported = tmp_path / "x.yaml"
+    imported.write_text(tune("import", tmp_path / "x.conf").stdout)
+    assert "risk" not in imported.read_text()
+    done = tune("lint", imported)
+    assert (done.returncode, "does not name its risk [risk]" in done.stderr) == (OK, True)
+    assert tune("lint", imported, "--strict").returncode == PROFILE
+    imported.write_text(imported.read_text().rstrip() + "\n    risk: None.\n")
+    assert tune("lint", imported, "--strict").stderr == ""
+
+
 def test_exported_sysctl_file_imports_to_the_same_settings(tmp_path: Path) -> None:
     exported = tmp_path / "x.conf"
     exported.write_text(tune("export", "--to", "sysctl.d", "long-haul").stdout)
     imported = tmp_path / "x.yaml"
     imported.write_text(tune("import", exported).stdout)
-    assert tune("lint", imported, "--strict").returncode == OK
+    assert tune("lint", imported, ALL_BUT_RISK).returncode == OK
     settings = {s["key"]: s["wanted"] for s in answer("show", imported)["settings"]}
     assert settings["net.ipv4.tcp_sack"] == "1"
     # "At least" in the profile: a fixed value would lower a machine that has more.
@@ -598,7 +614,7 @@ def test_import_leaves_out_what_lint_would_refuse(tmp_path: Path, line: bytes, w
     done = tune("import", conf)
     assert (done.returncode, why in done.stderr) == (DRIFT, True)
     (tmp_path / "i.yaml").write_text(done.stdout)
-    assert tune("lint", tmp_path / "i.yaml", "--strict").returncode == OK
+    assert tune("lint", tmp_path / "i.yaml", ALL_BUT_RISK).returncode == OK
     settings = answer("show", tmp_path / "i.yaml")["settings"]
     assert [(s["key"], s["wanted"]) for s in settings] == [
         ("net.ipv4.tcp_sack", "1"),

@@ -114,6 +114,14 @@ def test_help_of_a_command_is_about_it_with_an_example(name: str, order: int) ->
         assert f"Fl -{option}" in manual, option
 
 
+@pytest.mark.parametrize("name", COMMANDS.split())
+def test_the_help_names_the_format_where_one_is_taken(name: str, root: Root) -> None:
+    """A command without its arguments says so, in the format that was asked for."""
+    said = root.tune(name, "--format", "json").stdout
+    assert said.startswith("{")
+    assert ("--format" in tune(name, "--help").stdout) == ("in no other --format" not in said)
+
+
 def test_the_help_fits_a_screen_and_names_every_command_and_exit_code() -> None:
     text = tune("--help").stdout
     lines = text.splitlines()

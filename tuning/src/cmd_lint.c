@@ -62,7 +62,7 @@ doubts(const struct options *o, const struct profile *p)
                    key_show(w->path));
             n += counts(o, STRICT_WHY);
         }
-        if (w->risk == NULL && w->want != WANT_NOTHING) {
+        if (!setting_names_risk(w) && w->want != WANT_NOTHING) {
             say_at(w->file, w->line, w->column, "warning: %s does not name its risk [risk]",
                    key_show(w->path));
             n += counts(o, STRICT_RISK);

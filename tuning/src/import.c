@@ -171,7 +171,7 @@ import_compose(const struct setting *settings, size_t n, struct text *t)
         yaml_quote(t, s->why == NULL
                           ? mem_format("Imported from %s, line %zu.", printable(s->file), s->line)
                           : mem_format("%s (%s, line %zu)", s->why, printable(s->file), s->line));
-        text_puts(t, "\n    risk: \"" RISK_UNSTATED "\"\n");
+        text_puts(t, "\n");
     }
     if (t->len <= YAML_MAX_SIZE && NODES_ALL + NODES_EACH * n <= YAML_MAX_NODES)
         return true;

@@ -36,7 +36,7 @@ static const struct command {
      "hardsock-tune list --keys"},
     {"show", cmd_show, "PROFILE", "what a profile wants, and why", "--set --trust --format",
      "hardsock-tune show high-churn-client"},
-    {"lint", cmd_lint, "PROFILE...", "errors and doubts in a profile", "--strict --set",
+    {"lint", cmd_lint, "PROFILE...", "errors and doubts in a profile", "--strict --set --format",
      "hardsock-tune lint --strict ./vendor.yaml"},
     {"judge", cmd_judge, "FILE...", "a verdict on each line of a sysctl.conf or profile",
      "--strict --quiet --set --format", "hardsock-tune judge ./vendor.conf"},

@@ -58,7 +58,6 @@ enum exit_code profile_from_text(const struct options *o, const char *file,
 const char *setting_show(const struct setting *s);
 /* Whether the author says what may go wrong, other than that nobody said it. */
 bool setting_names_risk(const struct setting *s);
-#define RISK_UNSTATED "Not stated there."
 const char *want_name(enum want want);
 /* A wide range without its reservation takes the ports of services: whether the profile's value of
  * that key depends on what listens on the machine, though it is a fixed one. */

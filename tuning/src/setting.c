@@ -89,7 +89,8 @@ setting_finish(struct setting *s, const struct vars *vars)
 bool
 setting_names_risk(const struct setting *s)
 {
-    return s->risk != NULL && strcmp(s->risk, RISK_UNSTATED) != 0;
+    /* What `import` once wrote is in profiles that people keep. */
+    return s->risk != NULL && strcmp(s->risk, "Not stated there.") != 0;
 }
 
 bool
