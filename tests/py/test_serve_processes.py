@@ -25,7 +25,7 @@ from hardsock.lab.endpoint import connect_to
 from hardsock.lab.waits import poll_until
 from hardsock.serving.channel import Channel
 from hardsock.serving.child import _Talk
-from hardsock.serving.processes import Plan
+from hardsock.serving.processes import Plan, _Tickets
 from support.process_handlers import (
     closes_all,
     never,
@@ -584,6 +584,36 @@ def test_tickets_of_one_process_are_opened_by_another_with_its_keys(tmp_path: Pa
     visit(second)
     visit(first)
     assert resumed == [False, True, True, True, False]
+
+
+def test_ticket_keys_are_replaced_and_each_opens_for_a_lifetime(tmp_path: Path) -> None:
+    tickets = _Tickets("tls", Identities(tmp_path).server(session_lifetime=60), 0.0)
+    first = tickets.keys[0]
+    known, sealed = {first: 0.0}, {first: 0.0}
+    for now in (tick * 0.5 for tick in range(1200)):
+        before = tickets.keys
+        assert tickets.step(now) == (before != tickets.keys)
+        for key in tickets.keys:
+            known.setdefault(key, now)
+        sealing = tickets.keys[0]
+        assert sealing == first or now - known[sealing] >= 1  # All processes have it by then.
+        sealed[sealing] = now
+        assert [
+            key for key, at in sealed.items() if now - at <= 60 and key not in tickets.keys
+        ] == []
+    assert len(sealed) == 20  # One in 31 seconds.
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_a_reload_trusts_no_older_ticket_of_a_client_with_a_certificate(
+    tmp_path: Path, required: bool
+) -> None:
+    ids = Identities(tmp_path)
+    config = ids.server(client_certificates="required", ca=ids.ca) if required else ids.server()
+    tickets = _Tickets("tls", config, 0.0)
+    before = tickets.keys
+    tickets.anew()
+    assert (before == tickets.keys) is not required
 
 
 def test_a_config_goes_to_another_process(tmp_path: Path) -> None:
