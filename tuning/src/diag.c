@@ -23,7 +23,7 @@
 #define PROC_LIMIT (1024 * 1024)
 #define FEW 1024 /* peers that are not worth a sort */
 #define RANGE "net/ipv4/ip_local_port_range"
-#define SERVICES_LIMIT (256 * 1024)
+#define RESERVED "net/ipv4/ip_local_reserved_ports"
 /* States in which a socket holds its local port against others to the same peer. */
 #define STATES_USED                                                                                \
     (1U << TCP_ESTABLISHED | 1U << TCP_SYN_SENT | 1U << TCP_FIN_WAIT1 | 1U << TCP_FIN_WAIT2 |      \
@@ -101,7 +101,8 @@ take_message(struct diag *d, const struct inet_diag_msg *m)
     struct listener l = {.family = m->idiag_family,
                          .port = ntohs(m->id.idiag_sport),
                          .waiting = m->idiag_rqueue,
-                         .backlog = m->idiag_wqueue};
+                         .backlog = m->idiag_wqueue,
+                         .inode = m->idiag_inode};
 
     if (m->idiag_state == TCP_LISTEN) {
         memcpy(l.addr, m->id.idiag_src, sizeof(l.addr));
@@ -183,24 +184,26 @@ from_kernel(struct diag *d)
     return ok;
 }
 
-/* One line of /proc/net/tcp: "  0: 0100007F:1F90 00000000:0000 0A ..." */
+/* One line of /proc/net/tcp: "  0: 0100007F:1F90 00000000:0000 0A" and nine fields more, of which
+ * the last is the inode. */
 static void
 take_line(struct diag *d, int family, bool tcp, bool listeners, const char *line)
 {
-    unsigned local, remote, state;
+    unsigned local, remote, state, inode = 0;
     char local_addr[33], remote_addr[33];
     static const uint32_t nowhere[4] = {0};
 
     /* NOLINTNEXTLINE(cert-err34-c): the kernel wrote it; what does not match is skipped */
-    if (sscanf(line, " %*u: %32[0-9A-F]:%x %32[0-9A-F]:%x %x", local_addr, &local, remote_addr,
-               &remote, &state) != 5 ||
+    if (sscanf(line, " %*u: %32[0-9A-F]:%x %32[0-9A-F]:%x %x %*x:%*x %*x:%*x %*x %*u %*u %u",
+               local_addr, &local, remote_addr, &remote, &state, &inode) < 5 ||
         local >= PORTS || remote >= PORTS)
         return;
     if (!tcp) {
         if (remote == 0)
             value_add_port(&d->udp_ports, local);
     } else if (state == TCP_LISTEN && listeners) {
-        add_listener(d, &(struct listener){.family = family, .port = (uint16_t)local});
+        add_listener(d,
+                     &(struct listener){.family = family, .port = (uint16_t)local, .inode = inode});
     } else if (!listeners && state < 32 && (STATES_USED >> state & 1U) != 0) {
         add_peer(d, family, nowhere, (uint16_t)remote, (uint16_t)local, state == TCP_TIME_WAIT);
     }
@@ -228,54 +231,25 @@ by_count(const void *a, const void *b)
     return same_peer(p, q);
 }
 
-/* Takes out of ports what /etc/services names: "mysqlx 33060/tcp". */
+/* A port outside the range was asked for by number, and so was a reserved one, which the kernel
+ * skips; of the others nothing is known (ADR 91). */
 static void
-forget_services(const struct sys *s, struct value *ports)
+find_untold(const struct sys *s, struct diag *d)
 {
-    size_t len;
-    char *text = sys_file(s, "/etc/services", SERVICES_LIMIT, &len), *save = NULL;
-
-    if (text == NULL)
-        return;
-    for (char *line = strtok_r(text, "\n", &save); line != NULL;
-         line = strtok_r(NULL, "\n", &save)) {
-        size_t name = strcspn(line, " \t#");
-        unsigned long port = strtoul(line + name, NULL, 10);
-
-        if (name > 0 && line[name] != '#' && port > 0 && port < PORTS)
-            ports->ports[port / 64] &= ~((uint64_t)1 << port % 64);
-    }
-}
-
-/* Ports that somebody got by asking for port 0, who will have another one next time.
- *
- * The kernel does not tell, but it picks a listener's port with the parity that connect() avoids:
- * the other one than the low end of the range (inet_csk_find_open_port in
- * net/ipv4/inet_connection_sock.c, since Linux 4.2). UDP picks any. A port outside the range, or
- * one that /etc/services names, was asked for. */
-static void
-find_chosen(const struct sys *s, struct diag *d)
-{
-    struct value range;
-    size_t n = 0;
+    struct value range, reserved = {.type = TYPE_TEXT};
     int sys;
 
     if (sys_value(s, RANGE, &range, NULL, &sys) != ACCESS_OK || range.type != TYPE_INTS ||
         range.n != 2 || range.num[0] < 0 || range.num[1] >= PORTS)
         return;
+    (void)sys_value(s, RESERVED, &reserved, NULL, &sys);
     for (unsigned port = (unsigned)range.num[0]; port <= (unsigned)range.num[1]; port++) {
-        if ((d->tcp_ports.ports[port / 64] | d->udp_ports.ports[port / 64]) == 0) {
+        if ((d->tcp_ports.ports[port / 64] | d->udp_ports.ports[port / 64]) == 0)
             port |= 63; /* None of these. */
-            continue;
-        }
-        if ((value_has_port(&d->tcp_ports, port) && (port ^ (unsigned)range.num[0]) % 2 == 1) ||
-            (value_has_port(&d->udp_ports, port) && !value_has_port(&d->tcp_ports, port))) {
-            value_add_port(&d->chosen, port);
-            n++;
-        }
+        else if ((value_has_port(&d->tcp_ports, port) || value_has_port(&d->udp_ports, port)) &&
+                 !(reserved.type == TYPE_PORTS && value_has_port(&reserved, port)))
+            value_add_port(&d->untold, port);
     }
-    if (n > 0)
-        forget_services(s, &d->chosen);
 }
 
 void
@@ -283,12 +257,12 @@ diag_read(const struct sys *s, struct diag *ret)
 {
     struct diag d = {.tcp_ports = {.type = TYPE_PORTS},
                      .udp_ports = {.type = TYPE_PORTS},
-                     .chosen = {.type = TYPE_PORTS},
+                     .untold = {.type = TYPE_PORTS},
                      .combine_at = FEW};
 
     d.tcp_ports.ports = mem_alloc(PORTS / 8);
     d.udp_ports.ports = mem_alloc(PORTS / 8);
-    d.chosen.ports = mem_alloc(PORTS / 8);
+    d.untold.ports = mem_alloc(PORTS / 8);
     d.has_backlogs = !s->fake && from_kernel(&d);
     if (!d.has_backlogs) {
         for (int listeners = 1; listeners >= 0; listeners--) {
@@ -301,7 +275,7 @@ diag_read(const struct sys *s, struct diag *ret)
     combine(&d);
     if (d.n_peers > 0)
         qsort(d.peers, d.n_peers, sizeof(*d.peers), by_count);
-    find_chosen(s, &d);
+    find_untold(s, &d);
     *ret = d;
 }
 

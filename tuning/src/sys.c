@@ -357,7 +357,7 @@ sys_why_missing(const struct sys *s, const char *path)
                           s->saved->file);
     if (module != NULL && !sys_has_module(s, module))
         return mem_format("module %s is not loaded", module);
-    if (k->scope != SCOPE_NAMESPACE && !s->first_ns)
+    if (kb_scope_of(k, s->kernel) != SCOPE_NAMESPACE && !s->first_ns)
         return "global: only visible, and only to be set, in the machine's first network namespace";
     (void)snprintf(dir, sizeof(dir), "%s", path);
     if (strchr(kb_path(k), '*') != NULL && strrchr(dir, '/') != NULL) {
