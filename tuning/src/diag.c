@@ -138,7 +138,7 @@ take_answer(struct diag *d, const char *buf, size_t len)
 }
 
 static bool
-dump(int fd, int family, struct diag *d)
+dump(int fd, int family, unsigned states, struct diag *d)
 {
     struct {
         struct nlmsghdr header;
@@ -149,7 +149,7 @@ dump(int fd, int family, struct diag *d)
                    .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP},
         .body = {.sdiag_family = (uint8_t)family,
                  .sdiag_protocol = IPPROTO_TCP,
-                 .idiag_states = 1U << TCP_LISTEN | STATES_USED},
+                 .idiag_states = states},
     };
     static char buf[32768];
     int more = 1;
@@ -169,7 +169,7 @@ dump(int fd, int family, struct diag *d)
 }
 
 static bool
-from_kernel(struct diag *d)
+from_kernel(struct diag *d, unsigned states)
 {
     int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
     bool ok;
@@ -178,8 +178,8 @@ from_kernel(struct diag *d)
         return false;
     /* IPv6 first, whose listeners accept for IPv4 too; a kernel without it refuses. Each dump
      * begins with its listeners. */
-    (void)dump(fd, AF_INET6, d);
-    ok = dump(fd, AF_INET, d);
+    (void)dump(fd, AF_INET6, states, d);
+    ok = dump(fd, AF_INET, states, d);
     (void)close(fd);
     return ok;
 }
@@ -231,30 +231,77 @@ by_count(const void *a, const void *b)
     return same_peer(p, q);
 }
 
-/* A port outside the range was asked for by number, and so was a reserved one, which the kernel
- * skips; of the others nothing is known (ADR 91). */
-static void
-find_untold(const struct sys *s, struct diag *d)
+/* What connect() chooses from: the range, and those of it that it skips. */
+struct automatic {
+    unsigned low, high;
+    struct value reserved;
+};
+
+static bool
+read_automatic(const struct sys *s, struct automatic *ret)
 {
-    struct value range, reserved = {.type = TYPE_TEXT};
+    struct value range;
     int sys;
 
     if (sys_value(s, RANGE, &range, NULL, &sys) != ACCESS_OK || range.type != TYPE_INTS ||
-        range.n != 2 || range.num[0] < 0 || range.num[1] >= PORTS)
-        return;
-    (void)sys_value(s, RESERVED, &reserved, NULL, &sys);
-    for (unsigned port = (unsigned)range.num[0]; port <= (unsigned)range.num[1]; port++) {
+        range.n != 2 || range.num[0] < 0 || range.num[1] >= PORTS || range.num[0] > range.num[1])
+        return false;
+    ret->low = (unsigned)range.num[0];
+    ret->high = (unsigned)range.num[1];
+    if (sys_value(s, RESERVED, &ret->reserved, NULL, &sys) != ACCESS_OK ||
+        ret->reserved.type != TYPE_PORTS)
+        ret->reserved = (struct value){.type = TYPE_PORTS, .ports = mem_alloc(PORTS / 8)};
+    return true;
+}
+
+/* The number behind a word of the line that begins so; 0 if there is none. */
+static unsigned long long
+count_in(const char *text, const char *line, const char *word)
+{
+    const char *at = text == NULL ? NULL : strstr(text, line);
+    const char *end = at == NULL ? NULL : strchr(at, '\n');
+
+    at = at == NULL ? NULL : strstr(at, word);
+    return at == NULL || (end != NULL && at > end) ? 0 : strtoull(at + strlen(word), NULL, 10);
+}
+
+/* Whether half of the ports could be in use towards somebody, by the number of all sockets. To look
+ * at each one the kernel walks its whole hash of connections, which on a large machine takes
+ * longer than everything else. */
+static bool
+are_many(const struct sys *s, const struct automatic *a)
+{
+    const size_t left = a->high - a->low + 1 - value_count_ports(&a->reserved, a->low, a->high);
+    size_t len;
+    const char *four = sys_file(s, "/proc/net/sockstat", PROC_LIMIT, &len);
+    const char *six = sys_file(s, "/proc/net/sockstat6", PROC_LIMIT, &len);
+
+    return four == NULL ||
+           2 * (count_in(four, "TCP: ", " inuse ") + count_in(four, "TCP: ", " tw ") +
+                count_in(six, "TCP6: ", " inuse ")) >=
+               left;
+}
+
+/* A port outside the range was asked for by number, and so was a reserved one, which the kernel
+ * skips; of the others nothing is known (ADR 91). */
+static void
+find_untold(const struct automatic *a, struct diag *d)
+{
+    for (unsigned port = a->low; port <= a->high; port++) {
         if ((d->tcp_ports.ports[port / 64] | d->udp_ports.ports[port / 64]) == 0)
             port |= 63; /* None of these. */
         else if ((value_has_port(&d->tcp_ports, port) || value_has_port(&d->udp_ports, port)) &&
-                 !(reserved.type == TYPE_PORTS && value_has_port(&reserved, port)))
+                 !value_has_port(&a->reserved, port))
             value_add_port(&d->untold, port);
     }
 }
 
 void
-diag_read(const struct sys *s, struct diag *ret)
+diag_read(const struct sys *s, bool every, struct diag *ret)
 {
+    struct automatic automatic;
+    const bool known = read_automatic(s, &automatic);
+    unsigned states = 1U << TCP_LISTEN;
     struct diag d = {.tcp_ports = {.type = TYPE_PORTS},
                      .udp_ports = {.type = TYPE_PORTS},
                      .untold = {.type = TYPE_PORTS},
@@ -263,7 +310,9 @@ diag_read(const struct sys *s, struct diag *ret)
     d.tcp_ports.ports = mem_alloc(PORTS / 8);
     d.udp_ports.ports = mem_alloc(PORTS / 8);
     d.untold.ports = mem_alloc(PORTS / 8);
-    d.has_backlogs = !s->fake && from_kernel(&d);
+    if (every || !known || are_many(s, &automatic))
+        states |= STATES_USED;
+    d.has_backlogs = !s->fake && from_kernel(&d, states);
     if (!d.has_backlogs) {
         for (int listeners = 1; listeners >= 0; listeners--) {
             from_proc(s, "tcp", AF_INET, listeners != 0, &d);
@@ -275,7 +324,8 @@ diag_read(const struct sys *s, struct diag *ret)
     combine(&d);
     if (d.n_peers > 0)
         qsort(d.peers, d.n_peers, sizeof(*d.peers), by_count);
-    find_untold(s, &d);
+    if (known)
+        find_untold(&automatic, &d);
     *ret = d;
 }
 

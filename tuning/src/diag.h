@@ -37,7 +37,8 @@ struct diag {
     struct value untold;
 };
 
-void diag_read(const struct sys *s, struct diag *ret);
+/* Of connections only where they could take half of the automatic ports, or every one. */
+void diag_read(const struct sys *s, bool every, struct diag *ret);
 const char *diag_address(int family, const uint32_t addr[4], uint16_t port);
 
 #endif

@@ -73,7 +73,7 @@ report_make(const struct options *o, bool with_findings, struct report *ret)
     }
     if (with_findings)
         sys_remember(&ret->sys);
-    diag_read(&ret->sys, &ret->diag);
+    diag_read(&ret->sys, false, &ret->diag);
     if (o->baseline != NULL)
         rv = add_baseline(o, ret);
     else if (o->n_profiles == 0 && o->n_args == 0)
