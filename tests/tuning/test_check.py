@@ -167,6 +167,7 @@ def test_what_other_defaults_follow_from_memory(root: Root) -> None:
     for key, seen in (
         ("net.ipv4.tcp_mem", "5316 7090 10632"), ("net.ipv4.udp_mem", "10635 14180 21270"),
         ("kernel.threads-max", "3581"), ("fs.file-max", "45148"),
+        ("net.ipv4.tcp_rmem", "4096 131072 3630112"), ("net.ipv4.tcp_wmem", "4096 16384 3630112"),
     ):  # fmt: skip
         text = computed(key, *new)
         assert text.startswith("about ")
@@ -355,6 +356,22 @@ def test_missing_keys_are_told_apart(root: Root, tmp_path: Path) -> None:
     ]
     assert root.tune("check", file).returncode == OK
     assert root.tune("check", file, "--strict").returncode == DRIFT
+
+
+@pytest.mark.parametrize(
+    ("kernel", "status"), [("6.1.0-50-cloud-amd64", "global"), ("6.12.1", "missing")]
+)
+def test_what_an_older_kernel_kept_for_the_machine_is_global_there(
+    root: Root, tmp_path: Path, kernel: str, status: str
+) -> None:
+    """In a child namespace, where neither can be seen."""
+    root.put("kernel/osrelease", kernel)
+    root.file("net/core/netdev_max_backlog").unlink()
+    file = profile(tmp_path / "p.yaml", "net.core.optmem_max: {value: 20480}")
+    (setting,) = root.answer("check", file)["profiles"][0]["settings"]
+    assert (setting["status"], root.tune("check", "--strict", file).returncode) == (
+        status, OK if status == "global" else DRIFT,
+    )  # fmt: skip
 
 
 def test_a_key_that_is_there_is_compared_whatever_the_version_says(root: Root) -> None:
