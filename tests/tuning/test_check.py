@@ -322,7 +322,36 @@ def test_variables_are_worked_out_and_overridden(root: Root) -> None:
 
 
 @pytest.mark.parametrize(
-    "expression", ["${a * a * a}", "${1 / 0}", "${b}", "${(1}", "${1 +}", "${"]
+    ("expression", "number"),
+    [("min(3, 2)", "2"), ("max(3, 2) + 1", "4"), ("pow2(5)", "8"), ("pow2(8)", "8"),
+     ("pow2(0)", "1"), ("less(a, 9, 1, 2)", "2"), ("less(1, 2, min(5, 6), 7)", "5"),
+     ("min (max(1, 2), (3))", "2")],
+)  # fmt: skip
+def test_functions_of_expressions(tmp_path: Path, expression: str, number: str) -> None:
+    head = "name: t\nsummary: s\nvariables: {a: 9}\n"
+    line = f'net.ipv4.tcp_fin_timeout: {{value: "${{{expression}}}"}}'
+    done = tune("show", profile(tmp_path / "p.yaml", line, head), "-f", "tsv")
+    assert done.stdout.split("\t")[2] == number, done.stderr
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "${a * a * a}",
+        "${1 / 0}",
+        "${b}",
+        "${(1}",
+        "${1 +}",
+        "${",
+        "${odd(1)}",
+        "${min(1)}",
+        "${min(1, 2, 3)}",
+        "${less(1, 2, 3)}",
+        "${pow2()}",
+        "${pow2(9223372036854775807)}",
+        "${pow2(0 - 1)}",
+        "${" + "max(1, " * 20 + "1" + ")" * 20 + "}",
+    ],
 )
 def test_bad_arithmetic_is_refused(tmp_path: Path, expression: str) -> None:
     head = "name: t\nsummary: s\nvariables: {a: 9000000000}\n"
