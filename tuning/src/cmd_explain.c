@@ -17,7 +17,7 @@ struct fact {
     const char *label, *text;
 };
 
-#define MAX_FACTS 32
+#define MAX_FACTS 48
 
 /* "default, scope on Linux 5.10.0 to 7.2.13; running 6.18.44" */
 static const char *
@@ -43,6 +43,7 @@ gather(const struct sys *s, const char *path, const char **ret_value, struct fac
         {"twin", KB_TWIN},       {"alias", KB_ALIAS},     {"not applied", KB_CHECK_ONLY},
         {"seen", KB_SEEN},       {"differs", KB_DIFFERS}, {"source", KB_SOURCE},
     };
+    static const enum level levels[] = {LEVEL_HARMFUL, LEVEL_DOUBTFUL, LEVEL_POINTLESS, LEVEL_FINE};
     struct value v;
     const char *refused = NULL, *doubt, *effective;
     size_t n = 0;
@@ -75,6 +76,9 @@ gather(const struct sys *s, const char *path, const char **ret_value, struct fac
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
         facts[n++] = (struct fact){texts[i].label, kb_text(k, texts[i].which)};
     facts[n++] = (struct fact){"verified", verified_on(k)};
+    for (size_t i = 0; i < sizeof(levels) / sizeof(levels[0]); i++)
+        facts[n++] = (struct fact){level_name(levels[i]), kb_cases_text(k, levels[i])};
+    facts[n++] = (struct fact){"judged by", kb_text(k, KB_RISK_SOURCE)};
     return n;
 }
 
