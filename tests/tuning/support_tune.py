@@ -54,14 +54,19 @@ DEFAULTS = {
 
 
 def tune(
-    *args: object, env: dict[str, str] | None = None, root: Path | None = None
+    *args: object,
+    env: dict[str, str] | None = None,
+    root: Path | None = None,
+    cwd: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run the program with a clean environment."""
     command = [str(BINARY), *map(str, args)]
     if root is not None:
         command += ["--root", str(root)]
     environment = {"PATH": os.environ["PATH"], "LC_ALL": "C", **(env or {})}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=60, cwd=cwd
+    )
 
 
 def answer(*args: object, **kwargs: Any) -> Any:

@@ -217,7 +217,9 @@ def test_drift_is_exit_code_one_and_changes_nothing(root: Root) -> None:
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_profiles_pass_strict_lint(name: str) -> None:
     done = tune("lint", name, "--strict")
-    assert (done.returncode, done.stderr) == (OK, "")
+    assert done.returncode == OK
+    # What is doubtful has its risk named, and is told all the same.
+    assert all(": note: " in line for line in done.stderr.splitlines())
 
 
 def test_every_shipped_profile_is_built_in() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import stat
 import subprocess
 from pathlib import Path
@@ -427,6 +428,76 @@ def test_persist_says_who_wins(root: Root, mine: Path) -> None:
     assert "/etc/sysctl.d/99-last.conf:1 (systemd-sysctl) sets 5, wanted 30" in done.stdout
 
 
+KILLED = """name: k
+summary: s
+settings:
+  net.core.somaxconn: {value: 5000, why: w, risk: r}
+  net.netfilter.nf_conntrack_max: {value: 300000, why: w, risk: r}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [(None, "k.yaml"), ("busy-server", "k.yaml"), ("k.yaml", "busy-server"), ("k.yaml", None)],
+)
+def test_killed_at_any_system_call_the_files_are_the_old_or_the_new_ones(
+    root: Root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str | None, new: str | None
+) -> None:
+    """strace kills it at each call in turn: no file is half of one, nor lacks its modules."""
+    monkeypatch.setenv("ASAN_OPTIONS", "detect_leaks=0")  # It cannot look under strace.
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    root.put("net/netfilter/nf_conntrack_max", "262144")
+    (root.path / "etc/sysctl.d").mkdir(parents=True)
+    (tmp_path / "k.yaml").write_text(KILLED)
+    conf = root.path / "etc/sysctl.d/90-hardsock.conf"
+    modules = root.path / "etc/modules-load.d/90-hardsock.conf"
+
+    def there() -> list[str | None]:
+        return [p.read_text() if p.exists() else None for p in (conf, modules)]
+
+    def words(profile: str | None) -> list[str]:
+        if profile is None:
+            return ["unpersist"]
+        return ["persist", str(tmp_path / profile) if profile.endswith(".yaml") else profile]
+
+    def prepare() -> None:
+        assert root.tune("unpersist").returncode == OK
+        assert root.tune(*words(old)).returncode == OK
+
+    line = [str(BINARY), *words(new), "--root", str(root.path)]
+    prepare()
+    before = there()
+    trace = tmp_path / "trace"
+    subprocess.run(["strace", "-qq", "-o", trace, *line], check=True, capture_output=True)
+    after = there()
+    assert before != after
+    calls = sorted({row.partition("(")[0] for row in trace.read_text().splitlines()})
+    killed = 0
+    for call in (c for c in calls if c.isidentifier() and "exit" not in c and c != "execve"):
+        for n in range(1, 2000):
+            prepare()
+            inject = f"inject={call}:signal=KILL:when={n}"
+            done = subprocess.run(
+                ["strace", "-qq", "-o", "/dev/null", "-e", inject, *line], capture_output=True
+            )
+            got = there()
+            assert got[0] in (before[0], after[0]), (call, n)
+            assert got[1] in (before[1], after[1]), (call, n)
+            if got[0] is not None and "nf_conntrack" in got[0]:
+                assert got[1] is not None, "settings without their modules are lost at boot"
+            if done.returncode != -signal.SIGKILL:
+                break
+            killed += 1
+            assert root.tune("unpersist").returncode == OK
+            left = [p.name for folder in (conf, modules) for p in folder.parent.glob("*")]
+            left += [p.name for folder in (conf, modules) for p in folder.parent.glob(".*")]
+            assert left == [], "what a killed one leaves goes with the rest"
+    print(words(new)[0], "killed", killed, "times")
+    assert killed > 50
+
+
 @pytest.mark.parametrize("to", ["sysctl.d", "kubernetes", "ansible", "tuned", "nixos"])
 def test_export_is_the_golden_one(to: str) -> None:
     text = tune("export", "--to", to, "high-churn-client", "-s", "x=1").stdout
@@ -731,7 +802,6 @@ def test_persist_holds_profiles_to_each_other_as_apply_does(root: Root, tmp_path
     assert (root.path / ETC / NAME).read_text().count("tcp_timestamps") == 1
 
 
-@pytest.mark.parametrize("form", ["tsv", "json"])
-def test_export_has_no_other_format(form: str) -> None:
-    done = tune("export", "--to", "nixos", "baseline", "--format", form)
-    assert (done.returncode, "[" in done.stdout) == (USAGE, form == "json")
+def test_export_has_no_lines_of_its_own_for_programs() -> None:
+    done = tune("export", "--to", "nixos", "baseline", "--format", "tsv")
+    assert (done.returncode, done.stdout, "--format json" in done.stderr) == (USAGE, "", True)

@@ -59,11 +59,8 @@ class Machine:
             text = (self.here / words[1]).read_text()
         else:
             assert words[0] == "hardsock-tune"
-            files = ("./site.yaml", "guide.conf", "history")
-            args = [str(self.here / w) if w in files else w for w in words[1:]]
-            done = self.root.tune(*args, env={"COLUMNS": "80"})
+            done = self.root.tune(*words[1:], env={"COLUMNS": "80"}, cwd=self.here)
             text = done.stdout + done.stderr
-        text = text.replace(f"{self.here}/guide", "guide").replace(f"{self.here}/site", "./site")
         return re.sub(r"\b[0-9a-f]{16}$", "...", text.replace(str(self.here), ""), flags=re.M)
 
 

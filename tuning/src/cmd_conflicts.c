@@ -30,8 +30,9 @@ winner_show(const struct options *o, const struct winner *w, const char *first)
     } else if (o->format == FORMAT_TSV) {
         tsv_line(w->key, w->by, w->where, w->value, w->wanted, NULL);
     } else {
-        (void)printf("  %s: %s (%s) sets %s, wanted %s\n", printable(w->key), printable(w->where),
-                     w->by, printable(w->value), printable(w->wanted));
+        put_wrapped(2, "",
+                    mem_format("%s: %s (%s) sets %s, wanted %s", w->key, w->where, w->by, w->value,
+                               w->wanted));
     }
 }
 

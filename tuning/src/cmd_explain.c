@@ -18,7 +18,7 @@ struct fact {
     const char *label, *text;
 };
 
-#define MAX_FACTS 32
+#define MAX_FACTS 48
 
 /* "2048 on this machine: ${tcp_hash / 2} (net/ipv4/tcp_ipv4.c:3301)" */
 static const char *
@@ -60,6 +60,7 @@ gather(const struct sys *s, const char *path, const char **ret_value, struct fac
         {"twin", KB_TWIN},       {"alias", KB_ALIAS},     {"not applied", KB_CHECK_ONLY},
         {"seen", KB_SEEN},       {"differs", KB_DIFFERS}, {"source", KB_SOURCE},
     };
+    static const enum level levels[] = {LEVEL_HARMFUL, LEVEL_DOUBTFUL, LEVEL_POINTLESS, LEVEL_FINE};
     struct value v;
     const char *refused = NULL, *doubt, *effective;
     size_t n = 0;
@@ -93,6 +94,9 @@ gather(const struct sys *s, const char *path, const char **ret_value, struct fac
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
         facts[n++] = (struct fact){texts[i].label, kb_text(k, texts[i].which)};
     facts[n++] = (struct fact){"verified", verified_on(k)};
+    for (size_t i = 0; i < sizeof(levels) / sizeof(levels[0]); i++)
+        facts[n++] = (struct fact){level_name(levels[i]), kb_cases_text(k, levels[i])};
+    facts[n++] = (struct fact){"judged by", kb_text(k, KB_RISK_SOURCE)};
     return n;
 }
 

@@ -43,10 +43,10 @@ show_change(const struct options *o, const struct change *c)
         json_close();
         return;
     }
-    (void)printf("  %-9s %-38s ", c->action, printable(key));
-    (void)printf("%s -> %s%s%s\n", *before == '\0' ? "(empty)" : printable(before),
-                 *after == '\0' ? "(empty)" : printable(after), c->note == NULL ? "" : "   ",
-                 c->note == NULL ? "" : c->note);
+    put_entry(c->action, 9, key,
+              mem_format("%s -> %s%s%s", *before == '\0' ? "(empty)" : before,
+                         *after == '\0' ? "(empty)" : after, c->note == NULL ? "" : "   ",
+                         c->note == NULL ? "" : c->note));
 }
 
 void
@@ -64,7 +64,7 @@ changes_show(const struct options *o, const struct changes *c, enum exit_code rv
         json_close();
         json_tail(rv);
     } else if (o->format == FORMAT_PRETTY && c->summary != NULL) {
-        (void)printf("%s\n", c->summary);
+        put_wrapped(0, "", c->summary);
     }
 }
 
