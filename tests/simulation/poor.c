@@ -54,7 +54,7 @@ void
 poor_begin(void)
 {
     poor = true;
-    without_memory = (unsigned)sim_between(1, 30);
+    without_memory = (unsigned)sim_between(5, 200);
     without_threads = (unsigned)sim_between(0, 300);
     sim_log("%u of memory and %u of threads are wanting", without_memory, without_threads);
     hs_fault_set_decider(decide);

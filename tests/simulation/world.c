@@ -165,7 +165,7 @@ start(void)
     messages_begin();
     if (!world_is_scarce() && sim_chance(100))
         calm_begin();
-    if (!world_is_scarce() && !world_is_calm() && sim_chance(100))
+    if (!world_is_scarce() && !world_is_calm() && sim_chance(150))
         poor_begin();
     if (!world_is_scarce() && !world_is_poor() && sim_chance(200))
         tls_begin();
