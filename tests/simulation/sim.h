@@ -7,8 +7,8 @@
  * Threads are real ones, of which exactly one runs at a time; it hands over where it waits, and at
  * other calls by chance. No work takes time. When nobody can go on, the clock is set to the next
  * moment at which something happens, so a call with a deadline ends at its deadline to the
- * nanosecond, or breaks its promise. In some worlds threads stall as well, for a time: then all that
- * they could have held up are excused until they go on.
+ * nanosecond, or breaks its promise. In some worlds threads stall as well, for a time: then all
+ * that they could have held up are excused until they go on.
  *
  * sched.c has the threads, the clock and the log; fds.c the descriptors, epoll and poll; link.c the
  * network, net.c its TCP, local.c unix sockets; sockets.c the calls on sockets; world.h what is
