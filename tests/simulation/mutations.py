@@ -205,6 +205,12 @@ MUTATIONS = [
     ),
     # What has come, and nobody is woken before the end of a slice or the deadline.
     Mutation(
+        "nobody is told of a name's addresses",
+        "connect/resolve.c",
+        "    ring_locked(l);\n    unref_locked(l, 2);",
+        "    unref_locked(l, 2);",
+    ),
+    Mutation(
         "a wait does not ask for its events",
         "cancel/waker.c",
         "{.fd = fd, .events = events}};",

@@ -149,6 +149,12 @@ servers_count(void)
     return n_servers;
 }
 
+bool
+servers_are_lost_to_ipv6(void)
+{
+    return ipv6_is_lost;
+}
+
 /* ---- Where they are ------------------------------------------------------------------------ */
 
 void

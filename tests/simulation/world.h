@@ -153,6 +153,7 @@ void server_endpoint(bool by_name, struct hs_endpoint *ret_where);
 bool servers_are_free(void); /* Nobody is being served. */
 bool servers_are_many(void); /* No connection waits for the end of another. */
 int servers_count(void);
+bool servers_are_lost_to_ipv6(void);
 void servers_look(void);
 hs_err server_answer(struct end *e);
 
