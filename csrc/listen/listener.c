@@ -515,7 +515,7 @@ listener_wrap(struct hs_listener *l, int fd, const struct hs_addr *peer,
     hs_err rv;
 
     hs_sockopts_draw_accepted(fd, l->bound.family, &l->options.sockopts, &own);
-    if ((rv = hs_conn_wrap(fd, l->bound.family, peer, &own, changed, err, &conn)) != HS_OK) {
+    if ((rv = hs_conn_wrap(fd, l->bound.family, peer, NULL, &own, changed, err, &conn)) != HS_OK) {
         (void)close(fd);
         if (l->peers != NULL)
             hs_peers_leave(l->peers, slots);

@@ -65,13 +65,18 @@ conn_begin(struct hs_conn *c, struct hs_conn **ret_conn)
 }
 
 hs_err
-hs_conn_wrap(int fd, int family, const struct hs_addr *peer, const struct hs_sockopts *opts,
-             unsigned changed, struct hs_error *err, struct hs_conn **ret_conn)
+hs_conn_wrap(int fd, int family, const struct hs_addr *peer, const struct hs_addr *local,
+             const struct hs_sockopts *opts, unsigned changed, struct hs_error *err,
+             struct hs_conn **ret_conn)
 {
     struct hs_conn *c = conn_new(family, peer, opts, changed, err);
 
     if (c == NULL)
         return HS_E_NOMEM;
+    if (local != NULL && local->len != 0 && family != AF_UNIX) {
+        memcpy(&c->local, &local->storage, sizeof(c->local));
+        c->local_state = LOCAL_KNOWN;
+    }
     hs_fd_init(&c->fd, fd);
     conn_begin(c, ret_conn);
     return HS_OK;
