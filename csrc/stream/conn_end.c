@@ -288,6 +288,20 @@ look_acknowledged(void *arg, struct hs_change *change)
     return hs_fd_is_closed(&c->fd) || unacknowledged(c) == 0 ? HS_OK : HS_WANT;
 }
 
+/* What a peer leaves unread when it closes a unix socket goes with it: then nothing is left to be
+ * acknowledged, and the error alone tells that it was not read. */
+static hs_err
+check_read(struct hs_conn *c, struct hs_error *err)
+{
+    socklen_t len = sizeof(int);
+    int sys = 0;
+
+    if (c->family == AF_UNIX &&
+        hs_sys_getsockopt(hs_fd_number(&c->fd), SOL_SOCKET, SO_ERROR, &sys, &len) == 0 && sys != 0)
+        hs_conn_set_broken(c, HS_E_RESET);
+    return hs_conn_check_broken(c, err);
+}
+
 static hs_err
 await_acknowledgement(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
 {
@@ -300,7 +314,7 @@ await_acknowledgement(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
             rv = closed_meanwhile(err);
         else if ((rv = check_broke(c, err)) == HS_OK)
             rv = hs_wait_change(op, &change, err);
-    return rv;
+    return rv == HS_OK ? check_read(c, err) : rv;
 }
 
 static hs_err
