@@ -94,9 +94,13 @@ class Root:
     def get(self, key: str) -> str:
         return " ".join(self.file(key).read_text().split())
 
-    def listen(self, *ports: int) -> None:
+    def listen(self, *ports: int, inode: int = 0) -> None:
         lines = ["  sl  local_address rem_address   st"]
-        lines += [f"   {i}: 00000000:{p:04X} 00000000:0000 0A 0" for i, p in enumerate(ports)]
+        zeros = "00000000:00000000 00:00000000 00000000 0 0"
+        lines += [
+            f"   {i}: 00000000:{p:04X} 00000000:0000 0A {zeros} {inode and inode + i} 1 0 100"
+            for i, p in enumerate(ports)
+        ]
         (self.path / "proc/net/tcp").write_text("\n".join(lines) + "\n")
 
     def tree(self) -> dict[str, str]:

@@ -175,6 +175,18 @@ def test_interface_with_a_pattern_in_its_name_is_not_persisted(root: Root, tmp_p
             [],
         ),
         ({f"{ETC}/50-g.conf": "-net.ipv4.tcp_fin_timeout\nnet.ipv4.tcp_fin_* = 5"}, []),
+        # The last line of a name holds, also between assignment and exclusion.
+        ({f"{ETC}/50-g.conf": "net.ipv4.tcp_fin_timeout = 5\n-net.ipv4.tcp_fin_timeout"}, []),
+        (
+            {f"{ETC}/50-g.conf": "-net.ipv4.tcp_fin_timeout\nnet.ipv4.tcp_fin_timeout = 5"},
+            ["systemd-sysctl", "sysctl --system"],
+        ),
+        # An exclusion is of one key; of a pattern it takes back that pattern alone.
+        (
+            {f"{ETC}/50-g.conf": "net.ipv4.tcp_fin_* = 5\n-net.ipv4.tcp_*_timeout"},
+            ["systemd-sysctl", "sysctl --system"],
+        ),
+        ({f"{ETC}/50-g.conf": "net.ipv4.tcp_fin_* = 5\n-net.ipv4.tcp_fin_*"}, []),
         ({f"{ETC}/50-g.conf": "-net/ipv4/tcp_fin_timeout = 036"}, []),
         ({f"{ETC}/50-g.txt": "net.ipv4.tcp_fin_timeout = 5"}, []),
         ({f"{ETC}/50-g.conf": "# net.ipv4.tcp_fin_timeout = 5\n; net.ipv4.tcp_fin_timeout = 5"}, []),
@@ -353,14 +365,52 @@ def test_persist_on_an_image_keeps_the_range_of_another_profile_back(tmp_path: P
     assert RANGE not in (tmp_path / "image" / ETC / NAME).read_text()
 
 
+def test_conflicts_of_an_image_are_about_what_is_persisted_there(tmp_path: Path) -> None:
+    """Neither the range nor its reservation, which follow what listens on a machine."""
+    folder = tmp_path / "image/etc/sysctl.d"
+    folder.mkdir(parents=True)
+    vendor = folder / "50-vendor.conf"
+    vendor.write_text(f"{RANGE} = 32768 60999\n{RESERVED} = 8080\n")
+    for command in (["conflicts"], ["persist", "--dry-run"]):
+        done = tune(*command, "high-churn-client", root=tmp_path / "image")
+        assert (RANGE in done.stdout, RESERVED in done.stdout) == (False, False), command
+    assert tune("conflicts", "high-churn-client", root=tmp_path / "image").returncode == OK
+    vendor.write_text("net.ipv4.tcp_tw_reuse = 0\n")
+    done = tune("conflicts", "high-churn-client", root=tmp_path / "image")
+    assert (done.returncode, "net.ipv4.tcp_tw_reuse" in done.stdout) == (CONFLICT, True)
+
+
 def test_persist_on_a_machine_writes_a_range_and_its_reservation(root: Root) -> None:
-    root.listen(8080, 40000)
+    root.listen(8080, 9090)
     (root.path / "etc").mkdir()
     done = root.tune("persist", "high-churn-client")
     assert (done.returncode, "port" in done.stderr) == (OK, False), done.stderr
     lines = (root.path / ETC / NAME).read_text().splitlines()
     assert f"{RANGE} = 1024 65535" in lines
-    assert f"{RESERVED} = 8080,40000" in lines
+    assert f"{RESERVED} = 8080,9090" in lines
+
+
+@pytest.mark.parametrize(
+    ("kernel", "key", "value", "written"),
+    [
+        # As they start: a newer kernel, or more memory, starts with more.
+        ("5.3.0", "net/core/somaxconn", "128", False),
+        ("6.18.0", "net/ipv4/tcp_max_tw_buckets", "16384", False),
+        ("6.18.0", "net/ipv4/tcp_max_tw_buckets", "16000", True),
+    ],
+)
+def test_persist_does_not_freeze_what_the_kernel_starts_with(
+    root: Root, kernel: str, key: str, value: str, written: bool
+) -> None:
+    root.put("kernel/osrelease", kernel)
+    (root.path / "proc/meminfo").write_text("MemTotal: 3993600 kB\n")
+    root.put(key, value)
+    (root.path / "etc").mkdir()
+    assert root.tune("persist", "baseline").returncode == OK
+    lines = (root.path / ETC / NAME).read_text().splitlines()
+    assert (f"{key.replace('/', '.')} = {value}" in lines) == written
+    assert "net.ipv4.tcp_sack = 1" in lines
+    assert any(key.replace("/", ".") in line for line in lines) == written
 
 
 def test_a_link_to_dev_null_masks(root: Root, tmp_path: Path) -> None:
@@ -708,12 +758,12 @@ def test_import_lists_settings_for_programs(tmp_path: Path) -> None:
     document = answer("import", conf)
     assert document["settings"] == [
         {"key": "net.ipv4.tcp_sack", "value": "1", "file": str(conf), "line": 1,
-         "constraint": "value"}
+         "constraint": "value", "optional": False}
     ]  # fmt: skip
     assert len(document["messages"]) == 2
     assert (document["verdict"], document["exit"]) == ("drift", DRIFT)
     assert tune("import", conf, "--format", "tsv").stdout == (
-        f"net.ipv4.tcp_sack\t1\t{conf}\t1\tvalue\n"
+        f"net.ipv4.tcp_sack\t1\t{conf}\t1\tvalue\t\n"
     )
 
 

@@ -44,6 +44,7 @@ class Machine:
         root.put("net/core/somaxconn", "128")
         root.put("net/ipv4/tcp_sack", "0")
         root.listen(40000)
+        (root.path / "proc/net/softnet_stat").write_text("00001234 0000001f 00000000\n")
         self.here = root.path
         for name, text in (("guide.conf", GUIDE), ("site.yaml", SITE)):
             (self.here / name).write_text(text)

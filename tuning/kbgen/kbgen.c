@@ -46,16 +46,30 @@ static struct {
 
 /* The text fields, by their place in enum kb_text; NULL: not a field of its own. */
 static const char *const text_fields[KB_TEXTS] = {
-    [KB_MEANING] = "meaning",   [KB_UNIT] = "unit",
-    [KB_DEFAULT] = "default",   [KB_DEFAULT_ALL] = "all",
-    [KB_WHEN] = "when",         [KB_RULES] = "rules",
-    [KB_RISK] = "risk",         [KB_MYTH] = "myth",
-    [KB_TWIN] = "twin",         [KB_ALIAS] = "alias",
-    [KB_MODULE] = "module",     [KB_SINCE] = "since",
-    [KB_ABSENT] = "absent",     [KB_PRESENT] = "present",
-    [KB_REMOVED] = "removed",   [KB_CHECK_ONLY] = "check_only",
-    [KB_NOTE] = "note",         [KB_SOURCE] = "source",
-    [KB_VERIFIED] = "verified", [KB_RULE_SOURCE] = "rule_source",
+    [KB_MEANING] = "meaning",
+    [KB_UNIT] = "unit",
+    [KB_DEFAULT] = "default",
+    [KB_DEFAULT_ALL] = "all",
+    [KB_COMPUTED] = "computed",
+    [KB_NEAR] = "near",
+    [KB_COMPUTED_SOURCE] = "computed_source",
+    [KB_WHEN] = "when",
+    [KB_RULES] = "rules",
+    [KB_RISK] = "risk",
+    [KB_MYTH] = "myth",
+    [KB_TWIN] = "twin",
+    [KB_ALIAS] = "alias",
+    [KB_MODULE] = "module",
+    [KB_SCOPE_UNTIL] = "scope_until",
+    [KB_SINCE] = "since",
+    [KB_ABSENT] = "absent",
+    [KB_PRESENT] = "present",
+    [KB_REMOVED] = "removed",
+    [KB_CHECK_ONLY] = "check_only",
+    [KB_NOTE] = "note",
+    [KB_SOURCE] = "source",
+    [KB_VERIFIED] = "verified",
+    [KB_RULE_SOURCE] = "rule_source",
 };
 
 static bool
@@ -331,6 +345,16 @@ take_fields(const char *file, const struct node *map, struct kb_key *k)
     return true;
 }
 
+/* "6.1 global" */
+static bool
+is_scope_until(const char *text)
+{
+    static const char *const words[] = {"global", "readonly", "namespace", NULL};
+    const size_t len = strspn(text, "0123456789.");
+
+    return len > 0 && text[len] == ' ' && word_of(words, text + len + 1) >= 0;
+}
+
 /* What every key must have, and what fits together. */
 static bool
 is_whole(const char *file, const struct node *n, const struct kb_key *k, const char *path)
@@ -345,6 +369,10 @@ is_whole(const char *file, const struct node *n, const struct kb_key *k, const c
         return bad(file, n, "has no default:");
     if (k->scope == SCOPE_NONE && k->text[KB_VERIFIED] != 0)
         return bad(file, n, "is no setting, but verified:");
+    if ((k->text[KB_COMPUTED] == 0 && k->text[KB_NEAR] == 0) != (k->text[KB_COMPUTED_SOURCE] == 0))
+        return bad(file, n, "computed: or near: belong together with computed_source:");
+    if (k->text[KB_SCOPE_UNTIL] != 0 && !is_scope_until(kb.pool + k->text[KB_SCOPE_UNTIL]))
+        return bad(file, n, "scope_until: is a version and global, readonly or namespace");
     if ((k->combine == COMBINE_NONE) != (k->text[KB_RULE_SOURCE] == 0))
         return bad(file, n, "combine: and rule_source: belong together");
     if ((k->text[KB_ABSENT] == 0) != (k->text[KB_PRESENT] == 0))

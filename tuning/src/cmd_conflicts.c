@@ -149,6 +149,8 @@ cmd_conflicts(const struct options *o)
 
     if (rv != EXIT_AS_WANTED)
         return rv;
+    for (size_t i = 0; i < r.n; i++)
+        report_withhold(&r, &r.plans[i]);
     winners_find(&r.sys, r.plans, r.n, &all);
     rv = all.n > 0 ? EXIT_CONFLICT : EXIT_AS_WANTED;
     json_rows(o, "conflicts", "conflicts");

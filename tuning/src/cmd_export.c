@@ -72,7 +72,8 @@ put_quoted(const char *s, bool nix)
 static void
 put_sysctl(const struct setting *w, const char *key, const char *value)
 {
-    (void)printf("# %s\n%s = %s\n", printable(w->why == NULL ? "" : w->why), key, value);
+    (void)printf("# %s\n%s%s = %s\n", printable(w->why == NULL ? "" : w->why),
+                 w->optional ? "-" : "", key, value);
 }
 
 static void
@@ -194,6 +195,18 @@ say_module(const struct target *t, const struct setting *w, const char *key)
                      module);
 }
 
+/* A pattern of the profile that the other tool would take to the key as well. */
+static bool
+is_reached(const struct target *t, const struct profile *p, const char *path)
+{
+    bool reached = false;
+
+    for (size_t i = 0; i < p->n && t->globs; i++)
+        reached |= key_is_pattern(p->settings[i].path) && p->settings[i].want == WANT_EXACT &&
+                   key_matches(p->settings[i].path, path);
+    return reached;
+}
+
 /* A doubt goes with the value, into the file and to who makes it. */
 static void
 say_doubt(const struct options *o, const struct target *t, const char *warning, bool weighed)
@@ -227,6 +240,8 @@ export_setting(const struct options *o, const struct target *t, const struct pro
         json_close();
     } else if (value == NULL) {
         (void)printf("%s%s: left out: %s\n", t->comment, key, why);
+        if (!key_is_pattern(w->path) && is_reached(t, p, w->path))
+            (void)printf("-%s\n", key);
     } else {
         t->put(w, key, value);
         say_module(t, w, key);

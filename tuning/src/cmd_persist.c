@@ -8,6 +8,7 @@
 #include "mem.h"
 #include "out.h"
 #include "root.h"
+#include "usual.h"
 #include "winners.h"
 
 #include <errno.h>
@@ -64,12 +65,29 @@ is_ours(int dir, const char *name, bool *ret_there)
     return strcmp(start, HEADER) == 0;
 }
 
+/* What the kernel starts with is there without a line; and the line would hold it back where a
+ * later kernel, or a machine with more memory, starts with more. */
+static bool
+comes_by_itself(const struct sys *s, const struct item *it)
+{
+    struct value usual;
+    bool computed;
+
+    if (it->by_default)
+        return true;
+    return it->status == STATUS_OK && it->setting->want == WANT_AT_LEAST &&
+           usual_value(s, it->kb, it->setting->path, &usual, &computed) && computed &&
+           value_equal(&usual, &it->current);
+}
+
 /* Whether the key goes into the file; says why not where that is news. */
 static bool
-goes_in(const struct options *o, const struct item *it)
+goes_in(const struct options *o, const struct sys *s, const struct item *it)
 {
     const char *key = key_show(it->setting->path);
 
+    if (it->target_text != NULL && comes_by_itself(s, it))
+        return false;
     /* The loaders would take such an interface's name for a pattern. */
     if (it->target_text != NULL && strpbrk(key, "*?[]") != NULL) {
         say("%s: left out: sysctl.d takes it for a pattern", key);
@@ -128,11 +146,25 @@ put_line(struct text *t, const struct report *r, const struct item *it)
 {
     bool whole = it->pattern != NULL && it->setting->want == WANT_EXACT;
     const char *key = key_show(whole ? it->pattern : it->setting->path);
+    const char *minus = it->setting->optional ? "-" : "";
 
-    if (whole && strstr(text_str(t), mem_format("\n%s = ", key)) != NULL)
+    if (whole && strstr(text_str(t), mem_format("\n%s%s = ", minus, key)) != NULL)
         return;
     put_doubt(t, r, it, key);
-    text_format(t, "%s = %s\n", key, it->target_text);
+    text_format(t, "%s%s = %s\n", minus, key, it->target_text);
+}
+
+/* A key that has no line of its own must not be set by the line of a pattern. */
+static void
+put_exclusion(struct text *t, const struct plan *plan, const char *path)
+{
+    for (size_t i = 0; i < plan->n; i++)
+        if (plan->items[i].pattern != NULL && plan->items[i].target_text != NULL &&
+            plan->items[i].setting->want == WANT_EXACT &&
+            key_matches(plan->items[i].pattern, path)) {
+            text_format(t, "-%s\n", key_show(path));
+            return;
+        }
 }
 
 /* How many settings were left out. */
@@ -149,12 +181,14 @@ compose(const struct options *o, const struct report *r, const struct plan *plan
     for (size_t i = 0; i < plan->n; i++) {
         const struct item *it = &plan->items[i];
 
-        if (goes_in(o, it)) {
+        if (goes_in(o, &r->sys, it)) {
             f->items[f->n++] = it;
             add_module(&f->modules, it);
             put_line(&f->text, r, it);
         } else {
             left_out += it->status == STATUS_MISSING;
+            if (it->pattern == NULL)
+                put_exclusion(&f->text, plan, it->setting->path);
         }
     }
     return left_out;
@@ -280,33 +314,6 @@ store_both(const struct options *o, const struct report *r, const struct file *f
     return rv == EXIT_CONFLICT ? EXIT_AS_WANTED : rv;
 }
 
-/* Why an image cannot say the value; NULL where it can. */
-static const char *
-why_not_here(const struct report *r, const struct item *it)
-{
-    for (size_t i = 0; i < r->n; i++)
-        if (needs_reservation(&r->profiles[i], it->setting->path))
-            return NEEDS_RESERVATION ": persist it there";
-    return it->setting->listening ? "depends on what listens on the machine: persist it there"
-                                  : NULL;
-}
-
-/* In an image nobody listens: what depends on that is left out, whatever its files reserve. */
-static void
-withhold(const struct report *r, struct plan *plan)
-{
-    for (size_t i = 0; i < plan->n; i++) {
-        struct item *it = &plan->items[i];
-        const char *why = it->target_text == NULL ? NULL : why_not_here(r, it);
-
-        if (why == NULL)
-            continue;
-        it->status = STATUS_MISSING;
-        it->target_text = NULL;
-        it->reason = why;
-    }
-}
-
 static enum exit_code
 persist(const struct options *o, const struct report *r, struct file *f)
 {
@@ -316,8 +323,7 @@ persist(const struct options *o, const struct report *r, struct file *f)
 
     if (!plan_merge(&r->sys, &r->diag, r->plans, r->n, &plan) || !plan_rules(&r->sys, &plan))
         return EXIT_CONFLICT;
-    if (r->sys.image)
-        withhold(r, &plan);
+    report_withhold(r, &plan);
     if (compose(o, r, &plan, f) > 0 && r->sys.image)
         rv = EXIT_DRIFT;
     if (!o->dry_run) {

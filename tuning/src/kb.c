@@ -184,6 +184,47 @@ kb_scope_name(enum scope scope)
     return "none";
 }
 
+/* Of KB_SCOPE_UNTIL, which kbgen has looked at. */
+static enum scope
+scope_until(const char *text)
+{
+    static const struct {
+        const char *name;
+        enum scope scope;
+    } words[] = {
+        {"global", SCOPE_GLOBAL}, {"readonly", SCOPE_READONLY}, {"namespace", SCOPE_NAMESPACE}};
+    const char *word = strchr(text, ' ') + 1;
+    size_t i = 0;
+
+    while (i < 2 && strcmp(words[i].name, word) != 0)
+        i++;
+    return words[i].scope;
+}
+
+enum scope
+kb_scope_of(const struct kb_key *k, const char *kernel)
+{
+    const char *until = kb_text(k, KB_SCOPE_UNTIL), *dot = strchr(kernel, '.');
+    const char *series;
+
+    if (until == NULL || dot == NULL)
+        return (enum scope)k->scope;
+    /* 6.1.50 is of the series 6.1. */
+    series = mem_copy(kernel, (size_t)(dot - kernel) + 1 + strspn(dot + 1, "0123456789"));
+    return kernel_compare(series, until) <= 0 ? scope_until(until) : (enum scope)k->scope;
+}
+
+const char *
+kb_scope_text(const struct kb_key *k)
+{
+    const char *until = kb_text(k, KB_SCOPE_UNTIL), *now = kb_scope_name((enum scope)k->scope);
+
+    if (until == NULL)
+        return now;
+    return mem_format("%s (%s in Linux %.*s and before)", now, kb_scope_name(scope_until(until)),
+                      (int)strcspn(until, " "), until);
+}
+
 const char *
 kb_effect_text(const struct kb_key *k)
 {

@@ -40,6 +40,9 @@ enum kb_text {
     KB_UNIT,
     KB_DEFAULT,     /* of the newest kernels that were looked at */
     KB_DEFAULT_ALL, /* of conf.all, where that is another one */
+    KB_COMPUTED,    /* the same as an expression of what usual.h knows of the machine */
+    KB_NEAR,        /* so too, but the kernel counts what was free while it started */
+    KB_COMPUTED_SOURCE,
     KB_WHEN,
     KB_RULES,
     KB_RISK,
@@ -47,6 +50,7 @@ enum kb_text {
     KB_TWIN,  /* a key for the other family */
     KB_ALIAS, /* another name of the same variable */
     KB_MODULE,
+    KB_SCOPE_UNTIL, /* "6.1 global": what it was seen to be in that version, and before */
     KB_SINCE,
     KB_ABSENT,  /* the last version that was seen without the key */
     KB_PRESENT, /* the first one that was seen with it */
@@ -124,6 +128,10 @@ const char *kb_default_of(const struct kb_key *k, const char *path, const char *
 bool kb_default_value(const struct kb_key *k, const char *path, const char *kernel,
                       struct value *ret_value);
 const char *kb_scope_name(enum scope scope);
+/* Of that kernel; an empty version is the newest. */
+enum scope kb_scope_of(const struct kb_key *k, const char *kernel);
+/* "namespace (global in Linux 6.1 and before)" */
+const char *kb_scope_text(const struct kb_key *k);
 const char *kb_effect_text(const struct kb_key *k);
 /* As a sentence; NULL for keys without interfaces. */
 const char *kb_combine_text(enum combine combine);

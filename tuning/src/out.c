@@ -63,12 +63,14 @@ put_json_text(const char *s)
 }
 
 /* Indented; there is one thread, so that no lock is needed for any character. */
+_Static_assert(MAX_DEPTH == 16, "new_line indents by two blanks for each level");
+
 static void
 new_line(void)
 {
-    (void)putchar_unlocked('\n');
-    for (size_t i = 0; i < 2 * json.depth; i++)
-        (void)putchar_unlocked(' ');
+    static const char indented[] = "\n                                ";
+
+    (void)fwrite_unlocked(indented, 1, 1 + 2 * json.depth, stdout);
 }
 
 static void

@@ -33,6 +33,8 @@ struct setting {
     size_t n;
     bool or_default; /* what the kernel starts with is as wanted, too */
     bool listening;  /* contains: what listens on the machine as well */
+    bool excluded;   /* no pattern reaches it, and nothing is wanted of it */
+    bool optional;   /* where it is not there, or cannot be set, nothing is wrong */
     const char *why, *risk, *source, *wrong_if, *since, *scope, *verdict, *article, *module;
 };
 

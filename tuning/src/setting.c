@@ -202,7 +202,7 @@ setting_show(const struct setting *s)
     case WANT_CONTAINS:
         text_puts(&t, value_show(&s->values[0]));
         if (s->listening)
-            text_format(&t, "%severy listening port", t.len > 0 ? " and " : "");
+            text_format(&t, "%severy service's port", t.len > 0 ? " and " : "");
         return mem_format("with %s", text_str(&t));
     case WANT_UNSET:
         return "not set";
