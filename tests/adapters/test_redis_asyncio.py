@@ -18,11 +18,11 @@ import hardsock as hs
 import hardsock.adapters.redis
 from adapters.http_contract import SHORT, causes, nothing_open, server_context
 from adapters.redis_parts import *
-from adapters.redis_parts import NAME, OLD, QUIET, url_of
+from adapters.redis_parts import NAME, OLD, QUIET, url_of, with_tls
 from hardsock.lab.blackhole import BlackHole
 from hardsock.lab.namespaces import Namespace
 from hardsock.lab.peers import PeerScript
-from hardsock.lab.servers.process import Server, free_port
+from hardsock.lab.servers.process import Server
 from support.loops import RUNS
 from support.require import require
 from support.servers import redis_server
@@ -234,12 +234,8 @@ def test_a_subscriber_is_stopped_from_another_thread(server: Server, loop: str) 
 
 def test_tls_and_unix_sockets_carry_commands(ids: Identities, tmp_path: Path, loop: str) -> None:
     path = tmp_path / "redis.sock"
-    identity = ids.server_identity
-    options = ["--tls-cert-file", str(identity.chain), "--tls-key-file", str(identity.key)]
-    options += ["--tls-ca-cert-file", str(ids.ca), "--tls-auth-clients", "no"]
-    port = free_port()
-    options += ["--tls-port", str(port), "--unixsocket", str(path)]
-    with require(redis_server(*options)):
+    options, port = with_tls(ids)
+    with require(redis_server(*options, "--unixsocket", str(path))):
 
         async def main() -> None:
             async with _client(("127.0.0.1", port), tls=ids) as client:
