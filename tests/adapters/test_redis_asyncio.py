@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +202,51 @@ def test_commands_pipelines_and_messages_work(server: Server, loop: str) -> None
                 assert (await subscriber.get_message(timeout=30))["data"] == b"x"
 
     RUNS[loop](main())
+    nothing_open()
+
+
+@contextlib.contextmanager
+def _stopped(server: Server) -> Iterator[None]:
+    """It takes nothing any more: what is sent fills the kernel's buffers, and waits."""
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+
+
+_MORE_THAN_FITS = b"x" * 50_000_000
+
+
+def test_a_command_that_the_server_does_not_take_ends(end: str, loop: str) -> None:
+    with require(redis_server()) as own:
+
+        async def main() -> None:
+            async with _client(own.address, socket_timeout=60) as client:
+                await client.ping()
+                client.total = SHORT if end == "deadline" else None
+                with _stopped(own):
+                    await _ends(end, lambda: client.set("key", _MORE_THAN_FITS))
+                client.total = None
+                assert await client.echo("own") == b"own"
+
+        RUNS[loop](main())
+    nothing_open()
+
+
+def test_socket_timeout_is_for_what_the_server_does_not_take(loop: str) -> None:
+    with require(redis_server()) as own:
+
+        async def main() -> None:
+            async with _client(own.address, retry=Retry(NoBackoff(), 0)) as client:
+                await client.ping()
+                for conn in client.connection_pool._available_connections:
+                    conn.socket_timeout = SHORT  # Not for connecting: this machine may be busy.
+                timed_out = pytest.raises(redis.exceptions.TimeoutError, match="writing")
+                with _stopped(own), hs.timeout(60), timed_out:
+                    await client.set("key", _MORE_THAN_FITS)
+
+        RUNS[loop](main())
     nothing_open()
 
 
