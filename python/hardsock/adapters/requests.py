@@ -37,9 +37,8 @@ from requests.exceptions import ConnectTimeout, InvalidSchema
 from urllib3.exceptions import EmptyPoolError
 from urllib3.util.retry import Retry
 
-from hardsock._core import Breaker
+from hardsock._core import Breaker, Scope
 from hardsock._dial_limits import DialLimits
-from hardsock._scope import timeout
 from hardsock.adapters import urllib3 as over
 from hardsock.adapters._versions import check
 
@@ -145,7 +144,7 @@ class Session(requests.Session):
 
     def send(self, request: Any, **kwargs: Any) -> Any:
         """As requests has it, within ``total``: redirects are sent by this, too, and only tighten."""
-        with timeout(self.total, name="total of the session"):
+        with Scope(None, self.total, "total of the session"):
             return super().send(request, **kwargs)
 
 
