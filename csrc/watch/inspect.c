@@ -484,7 +484,7 @@ listen_at(struct inspector *ins, const char *path, struct hs_error *err)
                            size - 1, sizeof(addr.sun_path) - 1);
     memcpy(addr.sun_path, path, size);
     memcpy(ins->path, path, size);
-    (void)unlink(path);
+    (void)hs_sys_unlink(path);
     if (!hs_own_fd_open(&ins->fd,
                         hs_sys_socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)))
         return hs_err_set(err, HS_E_SYSTEM, errno, "inspect", "a socket");
@@ -520,7 +520,7 @@ inspect_make(const char *path, struct hs_error *err, struct inspector **ret_ins)
         return HS_OK;
     }
     if (ins->path[0] != '\0')
-        (void)unlink(ins->path);
+        (void)hs_sys_unlink(ins->path);
     if (ins->reactor != NULL)
         (void)hs_reactor_take_this(ins->reactor, &ins->listening);
     inspect_free(ins);
@@ -532,7 +532,7 @@ inspect_stop_locked(void)
 {
     if (current == NULL)
         return;
-    (void)unlink(current->path);
+    (void)hs_sys_unlink(current->path);
     hs_reactor_close(current->reactor);
     current = NULL;
 }
