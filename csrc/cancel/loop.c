@@ -593,10 +593,10 @@ hs_loop_collect(struct hs_loop *l)
     for (int i = 0; i < n; i++)
         if (!loop_hear(l, &events[i]) && !loop_has_set(l))
             return;
-    if (n < 0)
-        (void)loop_has_all(l);
-    else
+    if (n >= 0)
         (void)loop_look(l);
+    else if (loop_has_all(l)) /* The kernel does not say, so all look for themselves. */
+        loop_all_due(l);
 }
 
 void *

@@ -460,18 +460,26 @@ hear_locked(struct hs_reactor *r, const struct epoll_event *ev)
     }
 }
 
-/* False: the kernel has nothing. */
-static bool
+/* How many the kernel had; less than 0, and errno: it does not say, though the set is ours. */
+static int
 collect_locked(struct hs_reactor *r, int at_most)
 {
     struct epoll_event events[BATCH];
-    int n = r->lost ? 0 : hs_sys_epoll_wait(r->epoll.number, events, at_most, 0);
+    int n = r->lost ? 0 : hs_sys_epoll_wait(r->epoll.number, events, at_most, 0), sys = errno;
 
     for (int i = 0; i < n && !r->lost; i++)
         hear_locked(r, &events[i]);
-    if (n < 0)
-        (void)reactor_has_set_locked(r);
-    return n > 0;
+    if (n < 0 && !reactor_has_set_locked(r))
+        return 0;
+    errno = sys;
+    return n;
+}
+
+/* After that who polls must not wait: the descriptor is readable, and it would go round. */
+static hs_err
+refuse_unheard(struct hs_error *err)
+{
+    return errno == EINTR ? HS_INTR : hs_err_set(err, HS_E_SYSTEM, errno, "reactor", "epoll_wait");
 }
 
 void
@@ -685,8 +693,11 @@ hs_reactor_poll(struct hs_reactor *r, struct hs_error *err, struct hs_parked **r
         return refuse_forked(err);
     hs_lock_take(&r->lock);
     r->watched = false;
-    if (r->counts.due == 0)
-        (void)collect_locked(r, BATCH);
+    if (r->counts.due == 0 && collect_locked(r, BATCH) < 0) {
+        rv = refuse_unheard(err);
+        drop_and_ring(r);
+        return rv;
+    }
     if ((rv = take_due_locked(r, err, ret_p)) == HS_WANT) {
         r->watched = true;
         hs_lock_drop(&r->lock);
@@ -698,14 +709,20 @@ hs_err
 hs_reactor_poll_any(struct hs_reactor *r, struct hs_error *err, struct hs_parked **ret_p)
 {
     hs_err rv;
+    int n = 0;
 
     HS_CHECK(r, REACTOR_MAGIC);
     if (!reactor_is_ours(r))
         return refuse_forked(err);
     hs_lock_take(&r->lock);
     r->watched = true;
-    while (r->counts.due == 0 && collect_locked(r, 1)) /* The rest is for others. */
+    while (r->counts.due == 0 && (n = collect_locked(r, 1)) > 0) /* The rest is for others. */
         continue;
+    if (n < 0) {
+        rv = refuse_unheard(err);
+        drop_and_ring(r);
+        return rv;
+    }
     if ((rv = take_due_locked(r, err, ret_p)) == HS_WANT)
         hs_lock_drop(&r->lock);
     return rv;

@@ -441,6 +441,15 @@ inspect_check(struct inspector *ins)
     return hs_own_fd_is_there(&ins->fd) ? hs_reactor_check(ins->reactor, NULL) : HS_E_SYSTEM;
 }
 
+/* The kernel does not let it wait, for now: what is lost is told by inspect_check(). */
+static void
+rest_a_moment(void)
+{
+    short ignored;
+
+    (void)!hs_wait(-1, 0, NULL, hs_now() + RETRY_NS, NULL, &ignored);
+}
+
 static void *
 inspect_run(void *arg)
 {
@@ -454,6 +463,8 @@ inspect_run(void *arg)
             rv = inspect_check(ins);
         if (rv == HS_OK)
             inspect_work(ins, p);
+        else if (rv == HS_E_SYSTEM && inspect_check(ins) == HS_OK)
+            rest_a_moment();
         else if (rv != HS_INTR)
             break;
     }

@@ -247,6 +247,52 @@ START_TEST(an_idle_connection_that_ended_is_noticed_though_a_look_failed)
 }
 END_TEST
 
+START_TEST(who_polls_a_reactor_is_told_that_the_kernel_does_not_say)
+{
+    struct hs_parked thing = {0}, *got;
+    struct hs_reactor *r;
+    uint64_t id;
+
+    ASSERT_OK(hs_reactor_new(fresh(), &r));
+    ASSERT_OK(hs_reactor_park(r, &thing, -1, 0, hs_now() + MS, fresh()));
+    ck_assert(is_readable(hs_reactor_fileno(r), 30000));
+    id = begin("epoll_wait.fail@1-2,epoll_wait.interrupted@3");
+    ASSERT_ERR(HS_E_SYSTEM, hs_reactor_poll(r, fresh(), &got));
+    ck_assert_int_eq(last_error()->sys, EINVAL);
+    ASSERT_ERR(HS_E_SYSTEM, hs_reactor_poll_any(r, fresh(), &got));
+    ASSERT_ERR(HS_INTR, hs_reactor_poll(r, fresh(), &got));
+    ASSERT_OK(hs_reactor_poll(r, fresh(), &got));
+    ck_assert_ptr_eq(got, &thing);
+    end_after(id, 3);
+    hs_reactor_forget(r, &thing);
+    hs_reactor_free(r);
+}
+END_TEST
+
+/* The kernel does not say who is ready: each finds out, and a deadline is kept. */
+START_TEST(what_waits_in_a_loop_looks_for_itself_when_the_kernel_does_not_say)
+{
+    struct hs_op op = op_step(3600 * SECOND);
+    struct hs_loop_waiter *w;
+    struct hs_loop *l;
+    int named = 0;
+    uint64_t id;
+
+    op.want_fd = -1;
+    op.want_at_ns = hs_now() + 3600 * SECOND;
+    ASSERT_OK(hs_loop_new(fresh(), &l));
+    ASSERT_OK(hs_loop_waiter_new(l, &named, fresh(), &w));
+    ASSERT_OK(hs_loop_waiter_park(w, &op, fresh()));
+    id = begin("epoll_wait.fail@1");
+    hs_loop_collect(l);
+    ck_assert_ptr_eq(hs_loop_next(l), &named);
+    ck_assert(!hs_loop_is_lost(l));
+    end_after(id, 1);
+    hs_loop_waiter_free(w);
+    hs_loop_free(l);
+}
+END_TEST
+
 /* The descriptor is readable, and cannot be read: who tends must not go round until it can. */
 START_TEST(who_cannot_look_for_departures_is_told)
 {
@@ -582,6 +628,8 @@ main(void)
     tcase_add_test(tc, a_token_whose_timer_cannot_be_set_has_no_descriptor_or_a_readable_one);
     tcase_add_test(tc, a_departure_is_told_though_no_time_can_be_set_for_the_young);
     tcase_add_test(tc, an_idle_connection_that_ended_is_noticed_though_a_look_failed);
+    tcase_add_test(tc, who_polls_a_reactor_is_told_that_the_kernel_does_not_say);
+    tcase_add_test(tc, what_waits_in_a_loop_looks_for_itself_when_the_kernel_does_not_say);
     tcase_add_test(tc, who_cannot_look_for_departures_is_told);
     tcase_add_test(tc, who_could_not_be_woken_for_want_of_a_key_can_be_later);
     tcase_add_loop_test(tc, a_path_that_could_not_be_listened_at_is_gone, 0, LENGTH(failing_binds));

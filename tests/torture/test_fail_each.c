@@ -1050,7 +1050,8 @@ torture(const struct scenario *s, int call, int nth, bool persistent)
     run_apart(&r);
     ck_assert_msg(r.rv != WRONG && r.rv != HS_INTR && r.rv != HS_WANT, "%s, %s %d: %s", s->name,
                   hs_call_facts[call].name, nth, hs_err_text(r.rv));
-    ck_assert_msg(hs_now() - before < 5 * SECOND, "%s, %s %d took too long", s->name,
+    /* What lingers unheard ends by its time, of five seconds. */
+    ck_assert_msg(hs_now() - before < 30 * SECOND, "%s, %s %d took too long", s->name,
                   hs_call_facts[call].name, nth);
     accept_leftovers();
     EVENTUALLY(nothing_is_alive());
