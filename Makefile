@@ -48,12 +48,14 @@ SAN_fuzz := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=al
 
 CC_fuzz := $(CLANG)
 OPT_release := $(HS_OPT_RELEASE) $(HS_LTO) $(HS_HARDEN) $(if $(X86),$(HS_HARDEN_X86))
+OPT_bare    := $(OPT_release) -DHS_WITHOUT_FAULTS
 OPT_debug   := $(HS_OPT_DEBUG)
 OPT_asan    := $(HS_OPT_DEBUG) $(SAN_asan)
 OPT_tsan    := $(HS_OPT_DEBUG) $(SAN_tsan)
 OPT_cov     := $(HS_OPT_COVERAGE)
 OPT_fuzz    := $(HS_OPT_DEBUG) $(SAN_fuzz)
 LD_release := $(HS_LTO)
+LD_bare := $(HS_LTO)
 LD_asan := $(SAN_asan)
 LD_tsan := $(SAN_tsan)
 LD_cov  := --coverage
@@ -162,7 +164,7 @@ package-$(1): build/$(1)/$$(PY_ABI)/hardsock/$$(PY_SO)
 -include $$(wildcard build/$(1)/core/*/*.d build/$(1)/tests/*/*.d build/$(1)/cpython-*/binding/*.d build/$(1)/cpython-*/binding/*/*.d)
 endef
 
-$(foreach f,release debug asan tsan cov fuzz,$(eval $(call flavour,$(f))))
+$(foreach f,release bare debug asan tsan cov fuzz,$(eval $(call flavour,$(f))))
 
 # ---- build
 

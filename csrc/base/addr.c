@@ -8,6 +8,7 @@
 #include "addr.h"
 
 #include "err.h"
+#include "sys.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -79,15 +80,19 @@ parse_scope(const char *scope, struct hs_error *err, uint32_t *ret_scope)
 {
     char *end;
     unsigned long number;
-    unsigned index = if_nametoindex(scope);
+    unsigned index = hs_sys_if_nametoindex(scope);
+    int sys = errno;
 
     if (index == 0) {
         errno = 0;
         number = strtoul(scope, &end, 10);
-        if (scope[0] < '0' || scope[0] > '9' || *end != '\0' || errno != 0 || number > UINT32_MAX)
+        if (scope[0] < '0' || scope[0] > '9' || *end != '\0' || errno != 0 || number > UINT32_MAX) {
+            if (sys != ENODEV && sys != ENXIO) /* Nobody could be asked. */
+                return hs_err_set(err, HS_E_SYSTEM, sys, NULL, "interface '%s'", scope);
             return hs_err_setx(err, HS_E_INVALID, NULL,
                                "address scope '%s' is neither a network interface nor a number",
                                scope);
+        }
         index = (unsigned)number;
     }
     *ret_scope = index;
@@ -391,7 +396,7 @@ hs_addr_text(const struct hs_addr *addr, char *buf, size_t size)
         (void)inet_ntop(AF_INET6, &in6(addr)->sin6_addr, host, sizeof(host));
         if (in6(addr)->sin6_scope_id != 0) {
             scope[0] = '%';
-            if (if_indextoname(in6(addr)->sin6_scope_id, scope + 1) == NULL)
+            if (hs_sys_if_indextoname(in6(addr)->sin6_scope_id, scope + 1) == NULL)
                 (void)snprintf(scope, sizeof(scope), "%%%u", in6(addr)->sin6_scope_id);
         }
         (void)snprintf(buf, size, "[%s%s]:%u", host, scope, hs_addr_port(addr));

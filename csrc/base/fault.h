@@ -24,10 +24,13 @@
 
 extern _Atomic int hs_faults_on;
 
-/* The one branch. */
+/* The one branch. HS_WITHOUT_FAULTS: a build without, to measure what it costs (bench/seam.py). */
 static inline bool
 hs_faults_are_on(void)
 {
+#ifdef HS_WITHOUT_FAULTS
+    return false;
+#endif
     return __builtin_expect(atomic_load_explicit(&hs_faults_on, memory_order_relaxed) != 0, 0);
 }
 

@@ -43,6 +43,8 @@ static const struct kind {
     {"io",          EIO,                  HS_CAN_ERRNO},
     {"invalid",     EINVAL,               HS_CAN_ERRNO},
     {"denied",      EACCES,               HS_CAN_ERRNO},
+    {"not_permitted", EPERM,              HS_CAN_ERRNO},
+    {"missing",     ENOENT,               HS_CAN_ERRNO},
     {"short",       HS_FAULT_SHORT,       HS_CAN_SHORTEN},
     {"end",         HS_FAULT_END,         HS_CAN_END},
     {"spoilt",      HS_FAULT_SPOILT,      HS_CAN_SPOIL},

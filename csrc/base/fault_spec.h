@@ -44,12 +44,29 @@ enum {
     X(epoll_create, EMFILE, HS_CAN_ERRNO)                                                          \
     X(epoll_ctl, ENOSPC, HS_CAN_ERRNO)                                                             \
     X(eventfd, EMFILE, HS_CAN_ERRNO)                                                               \
+    X(epoll_wait, EINVAL, HS_CAN_ERRNO | HS_CAN_SHORTEN)                                           \
     X(timerfd, EMFILE, HS_CAN_ERRNO)                                                               \
+    X(timerfd_settime, EINVAL, HS_CAN_ERRNO)                                                       \
+    X(read, EIO, HS_CAN_ERRNO | HS_CAN_SHORTEN | HS_CAN_END)                                       \
+    X(write, ENOSPC, HS_CAN_ERRNO | HS_CAN_SHORTEN)                                                \
+    X(stat, EACCES, HS_CAN_ERRNO)                                                                  \
+    X(readlink, EACCES, HS_CAN_ERRNO)                                                              \
+    X(opendir, EMFILE, HS_CAN_ERRNO)                                                               \
+    X(readdir, EIO, HS_CAN_ERRNO)                                                                  \
+    X(unlink, EACCES, HS_CAN_ERRNO)                                                                \
+    X(chmod, EPERM, HS_CAN_ERRNO)                                                                  \
+    X(flock, EAGAIN, HS_CAN_ERRNO)                                                                 \
+    X(getrandom, EAGAIN, HS_CAN_ERRNO)                                                             \
+    X(interface, EMFILE, HS_CAN_ERRNO)                                                             \
+    X(thread_key, ENOMEM, HS_CAN_ERRNO)                                                            \
     X(thread, EAGAIN, HS_CAN_ERRNO)                                                                \
     X(lookup, EAGAIN, HS_CAN_ERRNO | HS_CAN_NAME)                                                  \
+    X(tls_new, HS_FAULT_INTERNAL, HS_CAN_TLS)                                                      \
     X(handshake, HS_FAULT_ALERT, HS_CAN_TLS)                                                       \
     X(tls_read, HS_FAULT_BAD_RECORD, HS_CAN_TLS)                                                   \
-    X(tls_write, HS_FAULT_INTERNAL, HS_CAN_TLS)
+    X(tls_peek, HS_FAULT_BAD_RECORD, HS_CAN_TLS)                                                   \
+    X(tls_write, HS_FAULT_INTERNAL, HS_CAN_TLS)                                                    \
+    X(tls_shutdown, HS_FAULT_INTERNAL, HS_CAN_TLS)
 
 #define HS_CALL_ENUM(name, fail, can) HS_CALL_##name,
 enum hs_call { HS_CALLS_ALL(HS_CALL_ENUM) HS_CALLS };

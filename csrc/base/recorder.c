@@ -5,7 +5,6 @@
  */
 #include "recorder.h"
 
-#include "addr.h"
 #include "check.h"
 #include "time.h"
 
@@ -55,15 +54,6 @@ hs_event_text(struct hs_event *e, const char *text)
         n--;
     memcpy(e->text, text, n);
     e->text[n] = '\0';
-}
-
-void
-hs_event_peer(struct hs_event *e, const struct hs_addr *addr)
-{
-    char text[HS_ADDR_TEXT_SIZE];
-
-    if (addr != NULL && addr->len != 0)
-        hs_event_text(e, hs_addr_text(addr, text, sizeof(text)));
 }
 
 static void

@@ -17,8 +17,7 @@
 
 /* Fills in when, which number, which thread. */
 void hs_event_note(enum hs_event_kind kind, const struct hs_event *e);
-/* Sets e->text; addr NULL: nothing. */
-void hs_event_peer(struct hs_event *e, const struct hs_addr *addr);
+/* Sets e->text, or as much of it as fits. */
 void hs_event_text(struct hs_event *e, const char *text);
 /* The number of the last event so far. Async-signal-safe. */
 uint64_t hs_event_last(void);

@@ -1,4 +1,5 @@
-/* sys.c: the calls that move bytes, while faults are on: they may fail, end, or move fewer bytes.
+/* sys.c: the calls that move bytes or events, while faults are on: they may fail, end, or move
+ * fewer.
  *
  * Everything else is in sys.h.
  */
@@ -6,23 +7,23 @@
 
 /* A short vector is its first piece that is not empty, or a part of that. */
 static struct iovec
-first_piece(const struct msghdr *msg, size_t len)
+first_piece(const struct iovec *iov, size_t n, size_t len)
 {
     size_t i = 0;
 
-    while (i + 1 < (size_t)msg->msg_iovlen && msg->msg_iov[i].iov_len == 0)
+    while (i + 1 < n && iov[i].iov_len == 0)
         i++;
-    return (struct iovec){.iov_base = msg->msg_iov[i].iov_base,
-                          .iov_len = len < msg->msg_iov[i].iov_len ? len : msg->msg_iov[i].iov_len};
+    return (struct iovec){.iov_base = iov[i].iov_base,
+                          .iov_len = len < iov[i].iov_len ? len : iov[i].iov_len};
 }
 
 static size_t
-length_of(const struct msghdr *msg)
+length_of(const struct iovec *iov, size_t n)
 {
     size_t len = 0;
 
-    for (size_t i = 0; i < (size_t)msg->msg_iovlen; i++)
-        len += msg->msg_iov[i].iov_len;
+    for (size_t i = 0; i < n; i++)
+        len += iov[i].iov_len;
     return len;
 }
 
@@ -65,7 +66,7 @@ hs_fault_recv(int fd, void *buf, size_t len, int flags)
 ssize_t
 hs_fault_recvmsg(int fd, struct msghdr *msg, int flags)
 {
-    size_t whole = length_of(msg), len = whole;
+    size_t whole = length_of(msg->msg_iov, (size_t)msg->msg_iovlen), len = whole;
     int fault = hs_fault_decide((flags & MSG_PEEK) != 0 ? HS_CALL_peek : HS_CALL_recv, &len);
     struct msghdr one = *msg;
     struct iovec piece;
@@ -75,7 +76,7 @@ hs_fault_recvmsg(int fd, struct msghdr *msg, int flags)
         return n;
     if (whole == 0 || (len == whole && fault == 0)) /* Without room there is no first piece. */
         return recvmsg(fd, msg, flags);
-    piece = first_piece(msg, len);
+    piece = first_piece(msg->msg_iov, (size_t)msg->msg_iovlen, len);
     one.msg_iov = &piece;
     one.msg_iovlen = 1;
     n = recvmsg(fd, &one, flags);
@@ -99,7 +100,7 @@ hs_fault_send(int fd, const void *buf, size_t len, int flags)
 ssize_t
 hs_fault_sendmsg(int fd, const struct msghdr *msg, int flags)
 {
-    size_t whole = length_of(msg), len = whole;
+    size_t whole = length_of(msg->msg_iov, (size_t)msg->msg_iovlen), len = whole;
     struct msghdr one = *msg;
     struct iovec piece;
     ssize_t n;
@@ -108,7 +109,7 @@ hs_fault_sendmsg(int fd, const struct msghdr *msg, int flags)
         return n;
     if (len == whole)
         return sendmsg(fd, msg, flags);
-    piece = first_piece(msg, len);
+    piece = first_piece(msg->msg_iov, (size_t)msg->msg_iovlen, len);
     one.msg_iov = &piece;
     one.msg_iovlen = 1;
     return sendmsg(fd, &one, flags);
@@ -122,4 +123,50 @@ hs_fault_sendfile(int fd, int file, off_t *offset, size_t len)
     if (is_over(hs_fault_decide(HS_CALL_sendfile, &len), &n))
         return n;
     return sendfile(fd, file, offset, len);
+}
+
+ssize_t
+hs_fault_read(int fd, void *buf, size_t len)
+{
+    ssize_t n;
+
+    if (is_over(hs_fault_decide(HS_CALL_read, &len), &n))
+        return n;
+    return read(fd, buf, len);
+}
+
+ssize_t
+hs_fault_pread(int fd, void *buf, size_t len, off_t offset)
+{
+    ssize_t n;
+
+    if (is_over(hs_fault_decide(HS_CALL_read, &len), &n))
+        return n;
+    return pread(fd, buf, len, offset);
+}
+
+ssize_t
+hs_fault_writev(int fd, const struct iovec *iov, int n)
+{
+    size_t whole = length_of(iov, (size_t)n), len = whole;
+    struct iovec piece;
+    ssize_t moved;
+
+    if (is_over(hs_fault_decide(HS_CALL_write, &len), &moved))
+        return moved;
+    if (len == whole)
+        return writev(fd, iov, n);
+    piece = first_piece(iov, (size_t)n, len);
+    return writev(fd, &piece, 1);
+}
+
+int
+hs_fault_epoll_wait(int fd, struct epoll_event *events, int room, int timeout_ms)
+{
+    size_t len = (size_t)room;
+    ssize_t n;
+
+    if (is_over(hs_fault_decide(HS_CALL_epoll_wait, &len), &n))
+        return (int)n;
+    return epoll_wait(fd, events, (int)len, timeout_ms);
 }

@@ -55,7 +55,7 @@ hs_thread_sleeps(pid_t tid)
     (void)snprintf(path, sizeof(path), "/proc/self/task/%d/stat", (int)tid);
     if ((fd = hs_sys_open(path, O_RDONLY | O_CLOEXEC, 0)) < 0)
         return false;
-    n = read(fd, text, sizeof(text) - 1);
+    n = hs_sys_read(fd, text, sizeof(text) - 1);
     (void)close(fd);
     text[n > 0 ? n : 0] = '\0';
     end = strrchr(text, ')');

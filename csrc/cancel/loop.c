@@ -270,9 +270,8 @@ make_due(struct hs_loop_waiter *b)
 /* ---- Losing what it waits with ------------------------------------------------------------- */
 
 static void
-loop_lose(struct hs_loop *l)
+loop_all_due(struct hs_loop *l)
 {
-    l->lost = true;
     hs_lock_take(&l->lock);
     for (struct hs_list *i = l->all.next; i != &l->all; i = i->next) {
         struct hs_loop_waiter *b = HS_CONTAINER(i, struct hs_loop_waiter, all);
@@ -281,6 +280,13 @@ loop_lose(struct hs_loop *l)
             make_due(b);
     }
     hs_lock_drop(&l->lock);
+}
+
+static void
+loop_lose(struct hs_loop *l)
+{
+    l->lost = true;
+    loop_all_due(l);
 }
 
 /* To be asked before something is put into the set, and when it says what it should not. */
@@ -344,14 +350,19 @@ loop_expire(struct hs_loop *l)
         make_due(HS_CONTAINER(timer, struct hs_loop_waiter, timer));
 }
 
+/* When the kernel does not take the next time, all look for themselves, and try when they park. */
 static void
 loop_collect_expired(struct hs_loop *l)
 {
     bool heard = hs_timerfd_heard(&l->timer);
+    int sys;
 
     loop_expire(l);
-    if (!heard || !hs_timerfd_set(&l->timer, hs_timers_earliest(&l->timers)))
+    sys = hs_timerfd_set(&l->timer, hs_timers_earliest(&l->timers));
+    if (!heard || sys == EBADF)
         loop_lose(l);
+    else if (sys != 0)
+        loop_all_due(l);
 }
 
 /* ---- Descriptors --------------------------------------------------------------------------- */
@@ -510,6 +521,7 @@ hs_loop_waiter_park(struct hs_loop_waiter *b, const struct hs_op *op, struct hs_
     struct hs_loop *l = b->loop;
     struct slot *p = NULL;
     hs_err rv = HS_OK;
+    int sys;
 
     HS_CHECK(b, WAITER_MAGIC);
     if (!loop_is_ours(l))
@@ -529,9 +541,11 @@ hs_loop_waiter_park(struct hs_loop_waiter *b, const struct hs_op *op, struct hs_
     } else
         return rv;
     hs_timers_set(&l->timers, &b->timer, op->want_at_ns);
-    if (!hs_timerfd_set(&l->timer, hs_timers_earliest(&l->timers))) {
+    if ((sys = hs_timerfd_set(&l->timer, hs_timers_earliest(&l->timers))) != 0) {
         hs_timers_remove(&l->timers, &b->timer);
         hs_list_unlink(&b->due);
+        if (sys != EBADF)
+            return hs_err_set(err, HS_E_SYSTEM, sys, "loop", "timerfd_settime");
         loop_lose(l);
         return loop_refuse_lost(err);
     }
@@ -575,14 +589,14 @@ hs_loop_collect(struct hs_loop *l)
         return; /* The set is the parent's: its events are not ours to take. */
     if (l->lost)
         return;
-    n = epoll_wait(l->epoll.number, events, BATCH, 0);
+    n = hs_sys_epoll_wait(l->epoll.number, events, BATCH, 0);
     for (int i = 0; i < n; i++)
         if (!loop_hear(l, &events[i]) && !loop_has_set(l))
             return;
-    if (n < 0)
-        (void)loop_has_all(l);
-    else
+    if (n >= 0)
         (void)loop_look(l);
+    else if (loop_has_all(l)) /* The kernel does not say, so all look for themselves. */
+        loop_all_due(l);
 }
 
 void *

@@ -11,7 +11,9 @@
  *   of an earlier time, which another thread may still have in its hands, is nothing.
  * - Only who owns it arms a descriptor, under the lock and before it is WAITING to others: so no
  *   number is armed that a next owner has closed.
- * - The timer fires at the earliest of the heap or before.
+ * - The timer fires at the earliest of the heap or before. When the kernel does not take a time,
+ *   what was to be parked is refused, and after it has fired all that waits is due: who parks again
+ *   tries again.
  * - If something is due and somebody sleeps, the eventfd has been rung since, or the kernel has
  *   woken somebody who has not looked yet. The one who takes one and leaves others rings on: one
  *   ring is enough for several.
@@ -359,6 +361,7 @@ park_locked(struct hs_reactor *r, struct hs_parked *p, int fd, uint32_t events, 
 {
     struct slot *slot;
     hs_err rv;
+    int sys;
 
     if (r->lost)
         return reactor_refuse_lost(err);
@@ -369,10 +372,12 @@ park_locked(struct hs_reactor *r, struct hs_parked *p, int fd, uint32_t events, 
     slot->generation = (slot->generation + 1) & INT32_MAX;
     if (fd >= 0 && (rv = reactor_arm_locked(r, slot, p, fd, events, err)) != HS_OK)
         return rv;
-    if (!hs_timerfd_set(&r->timer, at_ns)) {
+    if ((sys = hs_timerfd_set(&r->timer, at_ns)) == EBADF) {
         reactor_lose_locked(r);
         return reactor_refuse_lost(err);
     }
+    if (sys != 0)
+        return hs_err_set(err, HS_E_SYSTEM, sys, "reactor", "timerfd_settime");
     wait_locked(r, p, at_ns);
     return HS_OK;
 }
@@ -422,13 +427,16 @@ collect_expired_locked(struct hs_reactor *r)
 {
     int64_t now = hs_now();
     struct hs_timer *timer;
-
     bool heard = hs_timerfd_heard(&r->timer);
+    int sys;
 
     while ((timer = hs_timers_expired(&r->timers, now)) != NULL)
         become_due_locked(r, HS_CONTAINER(timer, struct hs_parked, timer), HS_CAUSE_TIME);
-    if (!heard || !hs_timerfd_set(&r->timer, hs_timers_earliest(&r->timers)))
+    sys = hs_timerfd_set(&r->timer, hs_timers_earliest(&r->timers));
+    if (!heard || sys == EBADF)
         reactor_lose_locked(r);
+    else if (sys != 0)
+        all_due_locked(r);
 }
 
 /* One that is not of this time of a slot may be none of ours: then we are lost. */
@@ -452,18 +460,26 @@ hear_locked(struct hs_reactor *r, const struct epoll_event *ev)
     }
 }
 
-/* False: the kernel has nothing. */
-static bool
+/* How many the kernel had; less than 0, and errno: it does not say, though the set is ours. */
+static int
 collect_locked(struct hs_reactor *r, int at_most)
 {
     struct epoll_event events[BATCH];
-    int n = r->lost ? 0 : epoll_wait(r->epoll.number, events, at_most, 0);
+    int n = r->lost ? 0 : hs_sys_epoll_wait(r->epoll.number, events, at_most, 0), sys = errno;
 
     for (int i = 0; i < n && !r->lost; i++)
         hear_locked(r, &events[i]);
-    if (n < 0)
-        (void)reactor_has_set_locked(r);
-    return n > 0;
+    if (n < 0 && !reactor_has_set_locked(r))
+        return 0;
+    errno = sys;
+    return n;
+}
+
+/* After that who polls must not wait: the descriptor is readable, and it would go round. */
+static hs_err
+refuse_unheard(struct hs_error *err)
+{
+    return errno == EINTR ? HS_INTR : hs_err_set(err, HS_E_SYSTEM, errno, "reactor", "epoll_wait");
 }
 
 void
@@ -677,8 +693,11 @@ hs_reactor_poll(struct hs_reactor *r, struct hs_error *err, struct hs_parked **r
         return refuse_forked(err);
     hs_lock_take(&r->lock);
     r->watched = false;
-    if (r->counts.due == 0)
-        (void)collect_locked(r, BATCH);
+    if (r->counts.due == 0 && collect_locked(r, BATCH) < 0) {
+        rv = refuse_unheard(err);
+        drop_and_ring(r);
+        return rv;
+    }
     if ((rv = take_due_locked(r, err, ret_p)) == HS_WANT) {
         r->watched = true;
         hs_lock_drop(&r->lock);
@@ -690,14 +709,20 @@ hs_err
 hs_reactor_poll_any(struct hs_reactor *r, struct hs_error *err, struct hs_parked **ret_p)
 {
     hs_err rv;
+    int n = 0;
 
     HS_CHECK(r, REACTOR_MAGIC);
     if (!reactor_is_ours(r))
         return refuse_forked(err);
     hs_lock_take(&r->lock);
     r->watched = true;
-    while (r->counts.due == 0 && collect_locked(r, 1)) /* The rest is for others. */
+    while (r->counts.due == 0 && (n = collect_locked(r, 1)) > 0) /* The rest is for others. */
         continue;
+    if (n < 0) {
+        rv = refuse_unheard(err);
+        drop_and_ring(r);
+        return rv;
+    }
     if ((rv = take_due_locked(r, err, ret_p)) == HS_WANT)
         hs_lock_drop(&r->lock);
     return rv;

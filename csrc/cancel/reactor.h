@@ -69,7 +69,8 @@ HS_NODISCARD hs_err hs_reactor_next(struct hs_reactor *r, bool wait, struct hs_e
                                     struct hs_parked **ret_p);
 /* The same for who waits elsewhere, in an event loop: HS_WANT when nothing is due, and then
  * hs_reactor_fileno is readable as soon as something may be. For one at a time, who calls again
- * after each that is given, until HS_WANT: before that nothing is told. */
+ * after each that is given, until HS_WANT: before that nothing is told. HS_E_SYSTEM, also when the
+ * kernel does not say what is ready. */
 HS_NODISCARD hs_err hs_reactor_poll(struct hs_reactor *r, struct hs_error *err,
                                     struct hs_parked **ret_p);
 /* The same for any number at once, who come and go, and may leave something undone: the descriptor

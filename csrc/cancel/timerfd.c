@@ -1,7 +1,6 @@
 /* timerfd.c: see timerfd.h.
  *
- * set_ns is only believed when the kernel took it: what failed to be set is tried again with the
- * next time.
+ * set_ns is what the kernel took.
  */
 #include "timerfd.h"
 
@@ -30,19 +29,20 @@ hs_timerfd_close(struct hs_timerfd *t)
     *t = (struct hs_timerfd)HS_TIMERFD_INIT;
 }
 
-bool
+int
 hs_timerfd_set(struct hs_timerfd *t, int64_t at_ns)
 {
     struct itimerspec spec = {0};
 
     if (at_ns >= t->set_ns)
-        return true;
+        return 0;
     if (!hs_own_fd_is_there(&t->fd))
-        return false;
+        return EBADF;
     spec.it_value = hs_timespec_until(at_ns > 0 ? at_ns : 1, 0); /* Zero would stop it. */
-    if (timerfd_settime(t->fd.number, TFD_TIMER_ABSTIME, &spec, NULL) == 0)
-        t->set_ns = at_ns;
-    return true;
+    if (hs_sys_timerfd_settime(t->fd.number, TFD_TIMER_ABSTIME, &spec, NULL) != 0)
+        return errno;
+    t->set_ns = at_ns;
+    return 0;
 }
 
 bool

@@ -28,9 +28,11 @@ struct hs_timerfd {
 /* what: for the error's op. */
 HS_NODISCARD hs_err hs_timerfd_open(struct hs_timerfd *t, const char *what, struct hs_error *err);
 void hs_timerfd_close(struct hs_timerfd *t); /* harmless when not open */
-/* It fires at at_ns or before. HS_NEVER: nothing. False: it is not there any more. */
-bool hs_timerfd_set(struct hs_timerfd *t, int64_t at_ns);
-/* To be called when it has fired, before the earliest of what is left is set. False: as above. */
+/* It fires at at_ns or before. HS_NEVER: nothing. 0, or the errno: EBADF, it is not there any more;
+ * else the kernel has not taken this time, and what was set before stands. */
+HS_NODISCARD int hs_timerfd_set(struct hs_timerfd *t, int64_t at_ns);
+/* To be called when it has fired, before the earliest of what is left is set. False: it is not
+ * there any more. */
 bool hs_timerfd_heard(struct hs_timerfd *t);
 
 #endif

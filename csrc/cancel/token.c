@@ -392,15 +392,16 @@ hs_token_reason(struct hs_token *t, struct hs_reason *ret_reason)
     return true;
 }
 
-/* Called with t->lock held: arms the timer behind hs_token_fileno. */
-static void
+/* Called with t->lock held: arms the timer behind hs_token_fileno. False, and errno: the kernel
+ * does not take the time. */
+static bool
 arm_watch_locked(struct hs_token *t)
 {
     struct itimerspec when = {{0}, {0}};
     int64_t deadline_ns;
 
     if (t->watch == NULL || atomic_load(&t->ended) != NULL)
-        return; /* What has ended stays readable. */
+        return true; /* What has ended stays readable. */
     deadline_ns = hs_token_deadline(t);
     if (deadline_ns != HS_NEVER) {
         if (deadline_ns < 1)
@@ -409,16 +410,18 @@ arm_watch_locked(struct hs_token *t)
                                           .tv_nsec = deadline_ns % HS_NS_PER_S};
     }
     /* Where the program has closed what it asked for, nothing is left to tell it with. */
-    if (hs_own_fd_is_there(&t->watch->timer))
-        (void)timerfd_settime(t->watch->timer.number, TFD_TIMER_ABSTIME, &when, NULL);
+    return !hs_own_fd_is_there(&t->watch->timer) ||
+           hs_sys_timerfd_settime(t->watch->timer.number, TFD_TIMER_ABSTIME, &when, NULL) == 0;
 }
 
-/* The end claims callbacks and makes the descriptor readable; a moved deadline moves the timer. */
+/* The end claims callbacks and makes the descriptor readable; a moved deadline moves the timer, or,
+ * when the kernel does not take it, makes the descriptor readable, too: better early than never. */
 static void
 touch_locked(struct hs_token *t, bool ended, struct hs_list *fired)
 {
     if (!ended) {
-        arm_watch_locked(t);
+        if (!arm_watch_locked(t))
+            (void)hs_own_fd_ring(&t->watch->event);
         return;
     }
     hs_callbacks_claim(t, &t->callbacks, fired);
@@ -654,10 +657,15 @@ hs_token_fileno(struct hs_token *t, struct hs_error *err, int *ret_fd)
         if (atomic_load(&t->ended) !=
             NULL) /* The sweep may have passed before there was a watch. */
             (void)hs_own_fd_ring(&t->watch->event);
-        arm_watch_locked(t);
+        if (!arm_watch_locked(t)) {
+            rv = hs_err_set(err, HS_E_SYSTEM, errno, NULL, "timerfd_settime");
+            made = t->watch; /* Nobody has been given it. */
+            t->watch = NULL;
+        }
     }
-    *ret_fd = t->watch->epoll.number;
+    if (rv == HS_OK)
+        *ret_fd = t->watch->epoll.number;
     hs_lock_drop(&t->lock);
     watch_free(made);
-    return HS_OK;
+    return rv;
 }

@@ -36,9 +36,8 @@ static struct hs_waker deaf = {.efd = {-1, 0}, .refs = 1};
 
 static _Atomic int64_t scarce_until_ns;
 static _Atomic unsigned fork_generation;
-static pthread_once_t once = PTHREAD_ONCE_INIT;
-static pthread_key_t key;
-static bool key_made;
+/* What ends a thread's waker with it: the key of pthread_key_create(3), plus 1; 0: not made yet. */
+static _Atomic(uintptr_t) key;
 static _Thread_local struct hs_waker *own_waker;
 /* How many lists this thread has joined without a waker: it may get one while it is in them. */
 static _Thread_local unsigned unheard;
@@ -78,14 +77,28 @@ hs_waker_unref(struct hs_waker *w)
 static void
 end_thread(void *arg)
 {
+    struct hs_waker *w = own_waker;
+
+    (void)arg;
     own_waker = NULL;
-    hs_waker_unref(arg);
+    if (w != NULL)
+        hs_waker_unref(w);
 }
 
-static void
-waker_make_key(void)
+/* From now on end_thread() is called as this thread ends. */
+static bool
+will_hear_of_end(void)
 {
-    key_made = pthread_key_create(&key, end_thread) == 0;
+    pthread_key_t fresh;
+    uintptr_t none = 0;
+
+    if (atomic_load(&key) == 0) {
+        if (hs_sys_pthread_key_create(&fresh, end_thread) != 0)
+            return false; /* The next one who waits tries again. */
+        if (!atomic_compare_exchange_strong(&key, &none, (uintptr_t)fresh + 1))
+            (void)pthread_key_delete(fresh);
+    }
+    return hs_sys_pthread_setspecific((pthread_key_t)(atomic_load(&key) - 1), &own_waker) == 0;
 }
 
 struct hs_waker *
@@ -118,7 +131,7 @@ thread_waker_new(void)
     if (atomic_load(&scarce_until_ns) > hs_now())
         return NULL;
     w = hs_waker_new();
-    if (w != NULL && (!key_made || pthread_setspecific(key, w) != 0)) {
+    if (w != NULL && !will_hear_of_end()) {
         hs_waker_unref(w);
         return NULL;
     }
@@ -130,15 +143,12 @@ get_waker(void)
 {
     if (own_waker != NULL && (own_waker->generation != hs_fork_generation() ||
                               (heard == 0 && atomic_load(&own_waker->lost)))) {
-        (void)pthread_setspecific(key, NULL);
         hs_waker_unref(own_waker);
         own_waker = NULL;
         heard = 0;
     }
-    if (own_waker == NULL) {
-        (void)pthread_once(&once, waker_make_key);
+    if (own_waker == NULL)
         own_waker = thread_waker_new();
-    }
     return own_waker != NULL ? own_waker : &deaf;
 }
 
@@ -312,7 +322,7 @@ hs_sleep(int fd, short events, int64_t deadline_ns, struct hs_error *err, short 
 hs_err
 hs_wait_epoll(int epoll_fd, struct epoll_event *ret_event, struct hs_error *err)
 {
-    int n = epoll_wait(epoll_fd, ret_event, 1, SLICE_NS / HS_NS_PER_MS);
+    int n = hs_sys_epoll_wait(epoll_fd, ret_event, 1, SLICE_NS / HS_NS_PER_MS);
 
     if (n == 1)
         return HS_OK;

@@ -258,7 +258,7 @@ hs_race_collect(struct hs_connector *cn, struct attempt **ret_winner)
 
     if (cn->epoll.number < 0)
         return cn->in_flight > 0 ? race_settle(cn, 0, ret_winner) : HS_WANT;
-    n = epoll_wait(cn->epoll.number, events, MAX_ATTEMPTS + 1, 0);
+    n = hs_sys_epoll_wait(cn->epoll.number, events, MAX_ATTEMPTS + 1, 0);
     for (int i = 0; i < n && rv == HS_WANT; i++) {
         if (events[i].data.u32 == LOOKUP_SLOT)
             (void)hs_own_fd_drain(&cn->lookup);

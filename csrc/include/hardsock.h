@@ -419,7 +419,7 @@ struct hs_sockopts {
     int recv_buffer;
     int send_buffer;
     int notsent_lowat;
-    int linger_s; /* 0 makes every close a reset: only on explicit demand */
+    int linger_s; /* 0 makes every close a reset: only on explicit demand, and of no listener */
     int priority;
     int mark;
     int reuse_port; /* listeners only, as the next three */

@@ -138,7 +138,7 @@ HS_NODISCARD hs_err hs_dump_at_fatal_signals(int fd, struct hs_error *err);
 /* ---- Faults on demand ---------------------------------------------------------------------- */
 
 /* Of one plan: its seed, and how many calls of each kind it has counted. False: it has ended. */
-#define HS_FAULT_CALLS 28
+#define HS_FAULT_CALLS 45
 bool hs_faults_plan(uint64_t id, uint64_t *ret_seed, uint64_t ret_calls[HS_FAULT_CALLS]);
 const char *hs_fault_call_name(size_t call); /* NULL: there are no more */
 
@@ -894,6 +894,9 @@ bool hs_fd_socket(int fd, struct hs_fd_socket *ret_socket);
  * TCP_CLOSING 11), from the kernel's sock_diag tables. peer NULL: all. */
 HS_NODISCARD hs_err hs_diag_count(const struct hs_addr *peer, struct hs_error *err,
                                   uint32_t counts[HS_TCP_STATES]);
+/* The same for those that have this address and port as their own, or the port of every address. */
+HS_NODISCARD hs_err hs_diag_count_at(const struct hs_addr *local, struct hs_error *err,
+                                     uint32_t counts[HS_TCP_STATES]);
 
 /* The OpenSSL that runs, in its own words, with the date of its release. Static. */
 const char *hs_openssl_version(void);

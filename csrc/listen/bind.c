@@ -63,7 +63,7 @@ lock_folder(const char *path)
     }
     if ((fd = hs_sys_open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0)) < 0)
         return -1;
-    for (int i = 0; flock(fd, LOCK_EX | LOCK_NB) != 0; i++) {
+    for (int i = 0; hs_sys_flock(fd, LOCK_EX | LOCK_NB) != 0; i++) {
         if ((errno != EWOULDBLOCK && errno != EINTR) || i == LOCK_TRIES ||
             hs_wait(-1, 0, NULL, hs_now() + HS_NS_PER_MS, NULL, &ignored) == HS_E_SYSTEM) {
             (void)close(fd);
@@ -80,7 +80,7 @@ unlock_folder(int fd)
     const int sys = errno;
 
     if (fd >= 0) {
-        (void)flock(fd, LOCK_UN);
+        (void)hs_sys_flock(fd, LOCK_UN);
         (void)close(fd);
     }
     errno = sys;
@@ -93,7 +93,7 @@ is_stale(const struct hs_addr *addr)
     int fd;
     bool refused;
 
-    if (lstat(addr->un.sun_path, &st) != 0 || !S_ISSOCK(st.st_mode))
+    if (hs_sys_lstat(addr->un.sun_path, &st) != 0 || !S_ISSOCK(st.st_mode))
         return false;
     if ((fd = hs_sys_socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)) < 0)
         return false;
@@ -114,7 +114,7 @@ bind_replacing(int fd, const struct hs_addr *addr, bool unlink_stale)
         errno = EADDRINUSE;
         return -1;
     }
-    if (unlink(addr->un.sun_path) != 0 && errno != ENOENT)
+    if (hs_sys_unlink(addr->un.sun_path) != 0 && errno != ENOENT)
         return -1;
     return hs_sys_bind(fd, &addr->sa, addr->len);
 }
@@ -126,12 +126,15 @@ remember_path(const struct hs_addr *addr, int mode, struct hs_error *err, struct
 
     if (addr->sa.sa_family != AF_UNIX || addr->un.sun_path[0] == '\0')
         return HS_OK;
-    if (stat(addr->un.sun_path, &st) != 0)
-        return hs_err_set(err, HS_E_SYSTEM, errno, "listen", "stat of the new unix path");
+    if (hs_sys_stat(addr->un.sun_path, &st) != 0) {
+        (void)hs_err_set(err, HS_E_SYSTEM, errno, "listen", "stat of the new unix path");
+        (void)hs_sys_unlink(addr->un.sun_path); /* It is ours: the folder is locked. */
+        return HS_E_SYSTEM;
+    }
     memcpy(b->path, addr->un.sun_path, sizeof(b->path));
     b->device = st.st_dev;
     b->inode = st.st_ino;
-    if (mode != HS_UNSET && chmod(b->path, (mode_t)mode) != 0)
+    if (mode != HS_UNSET && hs_sys_chmod(b->path, (mode_t)mode) != 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "listen", "chmod %o", (unsigned)mode);
     return HS_OK;
 }
@@ -145,8 +148,8 @@ hs_bound_remove_path(const struct bound *b)
     if (b->path[0] == '\0')
         return;
     lock = lock_folder(b->path);
-    if (lstat(b->path, &st) == 0 && st.st_dev == b->device && st.st_ino == b->inode)
-        (void)unlink(b->path);
+    if (hs_sys_lstat(b->path, &st) == 0 && st.st_dev == b->device && st.st_ino == b->inode)
+        (void)hs_sys_unlink(b->path);
     unlock_folder(lock);
 }
 

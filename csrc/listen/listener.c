@@ -23,7 +23,7 @@
 #include "shed.h"
 #include "../base/check.h"
 #include "../base/err.h"
-#include "../base/recorder.h"
+#include "../base/event_peer.h"
 #include "../base/roster.h"
 #include "../base/sys.h"
 #include "../base/time.h"
@@ -161,6 +161,18 @@ listener_new(const struct bound *b, const struct hs_listen_options *o, bool adop
     return HS_OK;
 }
 
+/* What a listener has, all that it accepts inherit. */
+static hs_err
+refuse_linger(const struct hs_listen_options *o, struct hs_error *err)
+{
+    if (o->sockopts.linger_s == HS_UNSET)
+        return HS_OK;
+    return hs_err_setx(err, HS_E_INVALID, "listen",
+                       "linger=%d: all that are accepted would inherit it, and lose by every close "
+                       "what is on its way; use abort() for those that are to be reset",
+                       o->sockopts.linger_s);
+}
+
 hs_err
 hs_listener_open(const struct hs_endpoint *ep, const struct hs_listen_options *o,
                  struct hs_error *err, struct hs_listener **ret_l)
@@ -168,7 +180,7 @@ hs_listener_open(const struct hs_endpoint *ep, const struct hs_listen_options *o
     struct bound b;
     hs_err rv;
 
-    if ((rv = hs_bind(ep, o, err, &b)) != HS_OK)
+    if ((rv = refuse_linger(o, err)) != HS_OK || (rv = hs_bind(ep, o, err, &b)) != HS_OK)
         return rv;
     if ((rv = listener_new(&b, o, false, err, ret_l)) != HS_OK) {
         hs_bound_remove_path(&b);
@@ -187,6 +199,8 @@ hs_listener_adopt(int fd, const struct hs_listen_options *o, struct hs_error *er
     socklen_t len = sizeof(int);
     hs_err rv;
 
+    if ((rv = refuse_linger(o, err)) != HS_OK)
+        return rv;
     if (hs_sys_getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) != 0 ||
         hs_sys_getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &b.family, &len) != 0 ||
         hs_sys_getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) != 0) {

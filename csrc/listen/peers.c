@@ -101,7 +101,9 @@ peers_allocate(struct hs_peers *p, const struct hs_peer_limits *o)
 static void
 draw_secret(struct hs_peers *p)
 {
-    if (getrandom(p->secret, sizeof(p->secret), GRND_NONBLOCK) != (ssize_t)sizeof(p->secret)) {
+    const ssize_t n = hs_sys_getrandom(p->secret, sizeof(p->secret), GRND_NONBLOCK);
+
+    if (n != (ssize_t)sizeof(p->secret)) {
         p->secret[0] = (uint64_t)hs_now();
         p->secret[1] = (uint64_t)(uintptr_t)p;
     }

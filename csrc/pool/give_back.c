@@ -88,6 +88,16 @@ give_back_judge(const struct hs_pool *p, const struct hs_member *m, enum hs_retu
     return judge_state(p, m, how);
 }
 
+/* Closed in order towards a peer that is stuck, it would hold its port for a minute, in FIN_WAIT_2;
+ * see docs/adr/0092. What somebody else has in hand is not ours to reset. */
+static bool
+is_spent(const struct hs_member *m, enum hs_return how, enum hs_pool_reason why)
+{
+    if (why == HS_POOL_NONE || why == HS_POOL_BUSY || how == HS_RETURN_DETACHED)
+        return false;
+    return hs_conn_is_spent(m->conn, how == HS_RETURN_FAILED);
+}
+
 static hs_err
 give_back_take_lease(const struct hs_pool *p, const struct hs_lease *lease, struct hs_error *err)
 {
@@ -110,6 +120,7 @@ give_back_end(struct hs_pool *p, struct hs_member *m, enum hs_return how, enum h
     struct deferred d = {0};
     int64_t boot_now = hs_boot_now();
 
+    m->spent = is_spent(m, how, *why); /* Nobody else's yet, and it may ask the kernel. */
     hs_lock_take(&p->lock);
     *ret_late = m->overdue;
     hs_pool_end_lease_locked(p, m, boot_now, how != HS_RETURN_UNTOUCHED);

@@ -74,6 +74,7 @@ struct hs_member {
     bool watched;         /* idle, and the pool worker hears when something comes */
     bool greeted;         /* never lent, and the peer has said something by itself */
     bool overdue, untold; /* lent for too long; and nobody was told yet */
+    bool spent;           /* CLOSING: an exchange on it has failed; it is reset */
     enum hs_pool_reason closing;
     int64_t handshaking_ns; /* DIALING: since when in its TLS handshake; 0: it is not */
     bool stalled;           /* for so long that it holds nobody's place; in pool->n_stalled */

@@ -130,6 +130,9 @@ static void
 close_members(struct hs_member *m)
 {
     for (; m != NULL; m = m->next_closing) {
+        if (m->spent)
+            hs_conn_close(m->conn, true);
+        m->spent = false;
         hs_conn_dispose(m->conn, is_orderly(m->closing));
         m->conn = NULL;
     }

@@ -31,7 +31,7 @@
 #include <sys/epoll.h>
 
 #define STACK_BYTES ((size_t)256 * 1024)
-#define BATCH 128
+#define BATCH 64
 #define RETRY_NS (50 * HS_NS_PER_MS)
 /* Anything but 0: the owner of the one descriptor that is the pool worker's own. */
 #define OWN_ID UINT64_MAX
@@ -156,20 +156,21 @@ on_event(uint64_t data)
         p->tender->on_event(p, (uint32_t)data);
 }
 
-/* Takes all there is: the loop watches this descriptor's edges. */
+/* Takes all there is: the loop watches this descriptor's edges. Of what could not be taken there is
+ * no edge any more, so it is looked for again. */
 static hs_err
 step_watch(struct task *t)
 {
     struct epoll_event events[BATCH];
     int n;
 
-    while ((n = epoll_wait(t->worker->set.number, events, BATCH, 0)) > 0)
+    while ((n = hs_sys_epoll_wait(t->worker->set.number, events, BATCH, 0)) > 0)
         for (int i = 0; i < n; i++)
             on_event(events[i].data.u64);
     t->op.want_fd = t->worker->set.number;
     t->op.want_id = OWN_ID;
     t->op.want_events = POLLIN;
-    t->op.want_at_ns = HS_NEVER;
+    t->op.want_at_ns = n < 0 ? hs_deadline_after(RETRY_NS) : HS_NEVER;
     return HS_WANT;
 }
 

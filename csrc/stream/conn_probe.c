@@ -30,7 +30,7 @@ conn_probe_is_quiet(struct hs_conn *c)
         hs_fd_look(&c->fd, NULL) != HS_OK)
         return false;
     p.fd = hs_fd_number(&c->fd);
-    quiet = poll(&p, 1, 0) == 0;
+    quiet = hs_sys_poll(&p, 1, 0) == 0;
     hs_fd_look_end(&c->fd);
     return quiet && (c->tls == NULL || !hs_tls_has_pending(c->tls));
 }
@@ -141,6 +141,16 @@ hs_conn_leftover(struct hs_conn *c)
         hs_deframer_skipping(&c->in) || (c->tls != NULL && hs_tls_has_pending(c->tls)))
         return HS_LEFT_UNREAD;
     return HS_LEFT_NOTHING;
+}
+
+bool
+hs_conn_is_spent(struct hs_conn *c, bool failed)
+{
+    struct direction *in = &c->dirs[HS_DIR_IN], *out = &c->dirs[HS_DIR_OUT];
+
+    HS_CHECK(c, CONN_MAGIC);
+    return atomic_load(&in->poison) != HS_OK || atomic_load(&out->poison) != HS_OK ||
+           hs_conn_half_sent(c) || (failed && hs_conn_is_settled(c));
 }
 
 static void

@@ -48,6 +48,9 @@ enum hs_leftover {
 };
 /* Whether somebody else could take it over. Looks at our own state only. */
 enum hs_leftover hs_conn_leftover(struct hs_conn *c);
+/* Whether there is nothing that an orderly end would save: half a message was sent or read; or the
+ * exchange on it has failed, and the peer's kernel has all that was sent. */
+bool hs_conn_is_spent(struct hs_conn *c, bool failed);
 /* Forgets what one user of it wished: deadlines, the minimum rate, the half-closed time. */
 void hs_conn_renew(struct hs_conn *c);
 

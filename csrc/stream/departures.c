@@ -251,14 +251,17 @@ static hs_err
 begin_young_locked(struct hs_departures *d, int fd, struct hs_error *err)
 {
     struct young *y = &d->young[(d->first_young + d->n_young++) % d->room_young];
+    int sys;
 
     *y = (struct young){.at_ns = hs_deadline_after(d->young_ns),
                         .fd = (uint32_t)fd,
                         .generation = d->slots[fd].generation};
-    if (hs_timerfd_set(&d->timer, y->at_ns))
+    if ((sys = hs_timerfd_set(&d->timer, y->at_ns)) == 0)
         return HS_OK;
     d->n_young--;
-    return departures_lost(err);
+    if (sys == EBADF)
+        return departures_lost(err);
+    return hs_err_set(err, HS_E_SYSTEM, sys, "departures", "timerfd_settime");
 }
 
 static hs_err
@@ -457,11 +460,21 @@ grow_up_locked(struct hs_departures *d, const struct young *y, struct hs_error *
     return rv;
 }
 
-/* Those that come all the time are not looked at one by one: some wait a bit longer. */
+/* Those that come all the time are not looked at one by one: some wait a bit longer. False: the
+ * kernel does not take the time. */
+static bool
+look_later_locked(struct hs_departures *d, const struct young *y)
+{
+    int64_t soonest = hs_deadline_after(d->young_ns / 4);
+
+    return hs_timerfd_set(&d->timer, y->at_ns > soonest ? y->at_ns : soonest) == 0;
+}
+
+/* One for whom no time can be set is watched before its time. */
 static hs_err
 collect_young_locked(struct hs_departures *d, struct hs_error *err)
 {
-    int64_t now = hs_now(), soonest;
+    int64_t now = hs_now();
     struct young *y;
     hs_err rv = HS_OK;
 
@@ -469,11 +482,13 @@ collect_young_locked(struct hs_departures *d, struct hs_error *err)
         return departures_lost(err);
     for (; d->n_young > 0; d->n_young--) {
         y = &d->young[d->first_young];
-        if (is_young_locked(d, y) &&
-            (y->at_ns > now || (rv = grow_up_locked(d, y, err)) != HS_OK)) {
-            soonest = hs_deadline_after(d->young_ns / 4);
-            (void)hs_timerfd_set(&d->timer, y->at_ns > soonest ? y->at_ns : soonest);
-            break;
+        if (is_young_locked(d, y)) {
+            if (y->at_ns > now && look_later_locked(d, y))
+                break;
+            if ((rv = grow_up_locked(d, y, err)) != HS_OK) {
+                (void)look_later_locked(d, y);
+                break;
+            }
         }
         d->first_young = (d->first_young + 1) % d->room_young;
     }
@@ -488,8 +503,10 @@ next_departed(struct hs_departures *d, struct hs_error *err, struct hs_token **r
     struct hs_token *token = NULL;
     struct epoll_event ev;
     hs_err rv = HS_OK;
+    int n = 0;
 
-    while (rv == HS_OK && token == NULL && epoll_wait(d->epoll.number, &ev, 1, 0) == 1) {
+    while (rv == HS_OK && token == NULL &&
+           (n = hs_sys_epoll_wait(d->epoll.number, &ev, 1, 0)) == 1) {
         hs_lock_take(&d->lock);
         if (ev.data.u64 == TIMER)
             rv = collect_young_locked(d, err);
@@ -497,6 +514,9 @@ next_departed(struct hs_departures *d, struct hs_error *err, struct hs_token **r
             token = judge_locked(d, &ev, ret_why);
         hs_lock_drop(&d->lock);
     }
+    if (n < 0) /* It stays readable: who waited for it would go round, past any deadline. */
+        return errno == EINTR ? HS_INTR
+                              : hs_err_set(err, HS_E_SYSTEM, errno, "departures", "epoll_wait");
     if (rv == HS_OK)
         *ret_token = token;
     return rv;

@@ -8,7 +8,7 @@
 #include "conn_impl.h"
 #include "../base/spans.h"
 #include "../base/lock.h"
-#include "../base/recorder.h"
+#include "../base/event_peer.h"
 #include "../base/call_site.h"
 #include "../base/sys.h"
 #include "../base/time.h"

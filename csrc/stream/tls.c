@@ -182,7 +182,8 @@ prepare(struct hs_tls *t, const char *name, const char *where, struct hs_error *
     BIO *bio;
 
     ERR_clear_error();
-    if ((t->ssl = SSL_new(t->context->ctx)) == NULL || (bio = hs_tls_bio_new(&t->io)) == NULL)
+    if ((t->ssl = hs_sys_ssl_new(t->context->ctx)) == NULL ||
+        (bio = hs_tls_bio_new(&t->io)) == NULL)
         return tls_no_memory(err);
     SSL_set_bio(t->ssl, bio, bio); /* takes bio */
     if (!SSL_set_app_data(t->ssl, t))
@@ -319,6 +320,7 @@ hs_err
 hs_tls_try_confirm(struct hs_tls *t, struct hs_error *err, short *want)
 {
     char byte;
+    size_t n;
     int ret;
     hs_err rv;
 
@@ -326,7 +328,7 @@ hs_tls_try_confirm(struct hs_tls *t, struct hs_error *err, short *want)
         return rv;
     if (SSL_version(t->ssl) < TLS1_3_VERSION || t->context->role == HS_TLS_SERVER)
         return call_end(t, HS_OK); /* The handshake has already told. */
-    if ((ret = SSL_peek(t->ssl, &byte, 1)) > 0)
+    if ((ret = hs_sys_ssl_peek(t->ssl, &byte, 1, &n)) > 0)
         return call_end(t, HS_OK);
     rv = hs_tls_meaning(t, ret, err, want);
     if (rv == HS_WANT)
@@ -385,7 +387,7 @@ tls_try_recv(void *state, int fd, uint8_t *buf, size_t len, int flags, struct hs
     if ((flags & MSG_PEEK) == 0) {
         rv = read_records(t, buf, len, err, want, &n);
     } else {
-        int ret = SSL_peek_ex(t->ssl, buf, len, &n);
+        int ret = hs_sys_ssl_peek(t->ssl, buf, len, &n);
 
         rv = ret == 1 ? HS_OK : hs_tls_meaning(t, ret, err, want);
     }
@@ -434,6 +436,7 @@ size_t
 hs_tls_pending(struct hs_tls *t, bool *ret_ready)
 {
     hs_err rv = HS_WANT;
+    size_t peeked;
     int n, ret;
     char byte;
     short want;
@@ -443,7 +446,7 @@ hs_tls_pending(struct hs_tls *t, bool *ret_ready)
         return 0;
     n = t->state == TLS_OPEN ? SSL_pending(t->ssl) : 0;
     if (n == 0 && t->state == TLS_OPEN && has_more(t)) {
-        ret = SSL_peek(t->ssl, &byte, 1);
+        ret = hs_sys_ssl_peek(t->ssl, &byte, 1, &peeked);
         rv = ret > 0 ? HS_OK : hs_tls_meaning(t, ret, NULL, &want);
         n = ret > 0 ? SSL_pending(t->ssl) : 0;
     }
@@ -556,7 +559,7 @@ read_piece(struct hs_tls *t, int file, int64_t offset, uint8_t room[RECORD_MAX],
         memset(room, 0, half);
         return (ssize_t)half;
     }
-    return pread(file, room, len < RECORD_MAX ? len : RECORD_MAX, offset);
+    return hs_sys_pread(file, room, len < RECORD_MAX ? len : RECORD_MAX, offset);
 }
 
 static hs_err
@@ -632,7 +635,7 @@ send_goodbye(struct hs_tls *t, struct hs_error *err, short *want)
     if (SSL_in_init(t->ssl) && (ret = hs_sys_ssl_handshake(t->ssl)) <= 0)
         return hs_tls_meaning(t, ret, err, want);
     t->goodbye_begun = true;
-    ret = SSL_shutdown(t->ssl);
+    ret = hs_sys_ssl_shutdown(t->ssl);
     rv = ret >= 0 ? HS_OK : hs_tls_meaning(t, ret, err, want);
     if (rv == HS_E_END)
         rv = HS_OK;
@@ -676,6 +679,7 @@ static bool
 part(struct hs_tls *t, bool clean, bool stays, bool *ret_unread)
 {
     bool expects_tickets = false, unread = false;
+    size_t n;
     char byte;
     short want;
 
@@ -685,7 +689,7 @@ part(struct hs_tls *t, bool clean, bool stays, bool *ret_unread)
         t->io.taken = 0;
         t->io.limit = IDLE_TALK_MAX;
         /* Takes in session tickets and the like, and stops at data. */
-        unread = SSL_peek(t->ssl, &byte, 1) > 0;
+        unread = hs_sys_ssl_peek(t->ssl, &byte, 1, &n) > 0;
         ERR_clear_error();
         if (clean && t->state == TLS_OPEN && (stays || !unread))
             (void)send_goodbye(t, NULL, &want);

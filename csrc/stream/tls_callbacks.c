@@ -8,6 +8,7 @@
 #include "tls_impl.h"
 #include "tls_ocsp.h"
 #include "tls_resume.h"
+#include "../base/sys.h"
 #include "../base/time.h"
 
 #include <openssl/err.h>
@@ -239,7 +240,7 @@ on_secret(const SSL *ssl, const char *line)
         {.iov_base = (void *)(uintptr_t)line, .iov_len = strlen(line)},
         {.iov_base = (void *)(uintptr_t) "\n", .iov_len = 1},
     };
-    ssize_t ignored = writev(context_of(ssl)->key_log_fd, iov, 2);
+    ssize_t ignored = hs_sys_writev(context_of(ssl)->key_log_fd, iov, 2);
 
     (void)ignored;
 }

@@ -304,7 +304,7 @@ open_key_log(struct hs_tls_context *c, const char *path, struct hs_error *err)
         return HS_OK;
     c->key_log_fd = hs_sys_open(
         path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
-    if (c->key_log_fd < 0 || fstat(c->key_log_fd, &st) != 0)
+    if (c->key_log_fd < 0 || hs_sys_fstat(c->key_log_fd, &st) != 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "tls", "insecure_key_log_file: %.120s", path);
     if (!S_ISREG(st.st_mode)) /* A pipe that nobody empties would stop handshakes. */
         return hs_err_setx(err, HS_E_INVALID, "tls",

@@ -12,6 +12,12 @@
 /* True: it fails, and why is in the queue. */
 bool hs_tls_fault_raise(enum hs_call call);
 
+static inline SSL *
+hs_sys_ssl_new(SSL_CTX *ctx)
+{
+    return hs_faults_are_on() && hs_tls_fault_raise(HS_CALL_tls_new) ? NULL : SSL_new(ctx);
+}
+
 static inline int
 hs_sys_ssl_handshake(SSL *ssl)
 {
@@ -24,6 +30,20 @@ hs_sys_ssl_read(SSL *ssl, void *buf, size_t len, size_t *ret_n)
     return hs_faults_are_on() && hs_tls_fault_raise(HS_CALL_tls_read)
                ? 0
                : SSL_read_ex(ssl, buf, len, ret_n);
+}
+
+static inline int
+hs_sys_ssl_peek(SSL *ssl, void *buf, size_t len, size_t *ret_n)
+{
+    return hs_faults_are_on() && hs_tls_fault_raise(HS_CALL_tls_peek)
+               ? 0
+               : SSL_peek_ex(ssl, buf, len, ret_n);
+}
+
+static inline int
+hs_sys_ssl_shutdown(SSL *ssl)
+{
+    return hs_faults_are_on() && hs_tls_fault_raise(HS_CALL_tls_shutdown) ? -1 : SSL_shutdown(ssl);
 }
 
 static inline int

@@ -36,15 +36,21 @@ is_hashed_name(const char *name)
 int
 hs_tls_is_hashed(const char *path)
 {
-    DIR *dir = opendir(path);
+    DIR *dir = hs_sys_opendir(path);
     const struct dirent *entry;
     int found = 0;
 
     if (dir == NULL)
         return -errno;
-    /* cppcheck-suppress readdirCalled; each stream has one thread */
-    while (!found && (entry = readdir(dir)) != NULL)
-        found = is_hashed_name(entry->d_name) && faccessat(dirfd(dir), entry->d_name, R_OK, 0) == 0;
+    while (found == 0) {
+        errno = 0; /* The end of a directory and a failure look the same. */
+        if ((entry = hs_sys_readdir(dir)) == NULL) {
+            found = -errno;
+            break;
+        }
+        found = is_hashed_name(entry->d_name) &&
+                hs_sys_faccessat(dirfd(dir), entry->d_name, R_OK, 0) == 0;
+    }
     (void)closedir(dir);
     return found;
 }
@@ -57,28 +63,67 @@ name_of(const struct hs_tls_source *source)
     return source->path != NULL ? source->path : "(bytes)";
 }
 
+/* Adds all of a file. By our own calls: OpenSSL takes a file that cannot be read on for one that
+ * ends there, and would trust the half of a list. */
+static hs_err
+fill(BIO *bio, int fd, const struct hs_tls_source *source, const char *what, struct hs_error *err)
+{
+    uint8_t piece[16384];
+    size_t len = 0;
+    ssize_t n;
+    hs_err rv = HS_OK;
+
+    while (rv == HS_OK && (n = hs_sys_read(fd, piece, sizeof(piece))) != 0) {
+        if (n < 0 && errno != EINTR)
+            rv = hs_err_set(err, HS_E_SYSTEM, errno, "tls", "%s: cannot read %.120s", what,
+                            source->path);
+        else if (n > 0 && (len += (size_t)n) > INT32_MAX)
+            rv = hs_err_setx(err, HS_E_INVALID, "tls", "%s: %.120s has too many bytes", what,
+                             source->path);
+        else if (n > 0 && BIO_write(bio, piece, (int)n) != n)
+            rv = hs_err_setx(err, HS_E_NOMEM, "tls", "%s: no memory", what);
+    }
+    OPENSSL_cleanse(piece, sizeof(piece)); /* It may be a private key. */
+    return rv;
+}
+
+static hs_err
+open_file(const struct hs_tls_source *source, const char *what, struct hs_error *err, BIO **ret_bio)
+{
+    int fd = hs_sys_open(source->path, O_RDONLY | O_CLOEXEC, 0);
+    BIO *bio;
+    hs_err rv;
+
+    if (fd < 0)
+        return hs_err_set(err, HS_E_SYSTEM, errno, "tls", "%s: cannot read %.120s", what,
+                          source->path);
+    if ((bio = BIO_new(BIO_s_mem())) == NULL) {
+        rv = hs_err_setx(err, HS_E_NOMEM, "tls", "%s: no memory", what);
+    } else {
+        (void)BIO_set_mem_eof_return(bio, 0);
+        BIO_set_flags(bio, BIO_FLAGS_NONCLEAR_RST); /* BIO_reset() goes back to its beginning. */
+        rv = fill(bio, fd, source, what, err);
+    }
+    (void)close(fd);
+    if (rv == HS_OK)
+        *ret_bio = bio;
+    else
+        BIO_free(bio);
+    return rv;
+}
+
 static hs_err
 open_source(const struct hs_tls_source *source, const char *what, struct hs_error *err,
             BIO **ret_bio)
 {
     BIO *bio;
-    int sys;
 
     ERR_clear_error();
-    if (source->path == NULL) {
-        if (source->len > INT32_MAX)
-            return hs_err_setx(err, HS_E_INVALID, "tls", "%s: too many bytes", what);
-        bio = BIO_new_mem_buf(source->data, (int)source->len);
-    } else {
-        errno = 0;
-        bio = BIO_new_file(source->path, "rb");
-        sys = errno;
-        ERR_clear_error();
-        if (bio == NULL && sys != 0)
-            return hs_err_set(err, HS_E_SYSTEM, sys, "tls", "%s: cannot read %.120s", what,
-                              source->path);
-    }
-    if (bio == NULL)
+    if (source->path != NULL)
+        return open_file(source, what, err, ret_bio);
+    if (source->len > INT32_MAX)
+        return hs_err_setx(err, HS_E_INVALID, "tls", "%s: too many bytes", what);
+    if ((bio = BIO_new_mem_buf(source->data, (int)source->len)) == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "tls", "%s: no memory", what);
     *ret_bio = bio;
     return HS_OK;
@@ -182,7 +227,7 @@ hs_tls_load_cas(X509_STORE *store, const struct hs_tls_source *source, struct hs
     struct stat st;
     hs_err rv;
 
-    if (source->path != NULL && stat(source->path, &st) == 0 && S_ISDIR(st.st_mode))
+    if (source->path != NULL && hs_sys_stat(source->path, &st) == 0 && S_ISDIR(st.st_mode))
         return load_directory(store, source->path, err);
     if ((rv = read_certificates(source, "ca", err, &stack)) != HS_OK)
         return rv;

@@ -8,6 +8,7 @@
 #include "tls_context_impl.h"
 
 #include "../base/err.h"
+#include "../base/sys.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -65,7 +66,7 @@ load_bundle(X509_STORE *store)
         struct hs_tls_source source = {.path = bundles[i]};
         struct stat st;
 
-        if (stat(bundles[i], &st) == 0 && S_ISREG(st.st_mode) &&
+        if (hs_sys_stat(bundles[i], &st) == 0 && S_ISREG(st.st_mode) &&
             hs_tls_load_cas(store, &source, NULL) == HS_OK)
             return true;
     }

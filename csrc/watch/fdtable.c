@@ -4,7 +4,9 @@
  * Descriptors opened or closed meanwhile may be missed: this is a picture for people, not a ledger.
  */
 #include "hardsock_binding.h"
+#include "../base/sys.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
@@ -31,11 +33,11 @@ hs_fd_kind_name(enum hs_fd_kind kind)
 static enum hs_fd_kind
 fdtable_kind_of(const struct stat *st, const char *target)
 {
-    if (strncmp(target, "socket:", 7) == 0)
+    if (S_ISSOCK(st->st_mode))
         return HS_FD_SOCKET;
-    if (strncmp(target, "pipe:", 5) == 0)
+    if (strncmp(target, "pipe:", 5) == 0) /* A FIFO with a name is something else. */
         return HS_FD_PIPE;
-    if (strncmp(target, "anon_inode:", 11) == 0)
+    if ((st->st_mode & S_IFMT) == 0) /* an anonymous inode */
         return HS_FD_EVENT;
     if (S_ISREG(st->st_mode))
         return HS_FD_FILE;
@@ -44,7 +46,8 @@ fdtable_kind_of(const struct stat *st, const char *target)
     return S_ISCHR(st->st_mode) || S_ISBLK(st->st_mode) ? HS_FD_DEVICE : HS_FD_OTHER;
 }
 
-/* False: not open. */
+/* False: not open. What is open is told even if its link cannot be read, as in a process that has
+ * given up the rights of its owner (prctl(2), PR_SET_DUMPABLE). */
 static bool
 look_at(int fd, struct hs_fd_entry *ret_entry)
 {
@@ -55,12 +58,15 @@ look_at(int fd, struct hs_fd_entry *ret_entry)
     if (fcntl(fd, F_GETFD) < 0) /* ten times cheaper than the look below */
         return false;
     (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-    if ((n = readlink(path, ret_entry->target, sizeof(ret_entry->target) - 1)) < 0)
-        return false;
-    ret_entry->target[n] = '\0';
-    (void)fstat(fd, &st);
+    n = hs_sys_readlink(path, ret_entry->target, sizeof(ret_entry->target) - 1);
+    ret_entry->target[n > 0 ? n : 0] = '\0';
     ret_entry->fd = fd;
-    ret_entry->kind = fdtable_kind_of(&st, ret_entry->target);
+    if (hs_sys_fstat(fd, &st) == 0)
+        ret_entry->kind = fdtable_kind_of(&st, ret_entry->target);
+    else if (errno != EBADF)
+        ret_entry->kind = HS_FD_OTHER;
+    else
+        return false; /* Another thread has closed it. */
     ret_entry->dev = st.st_dev;
     ret_entry->ino = st.st_ino;
     return true;
@@ -84,7 +90,7 @@ how_many(void)
 {
     struct stat st;
 
-    return stat("/proc/self/fd", &st) == 0 && st.st_size > 0 ? (size_t)st.st_size : SIZE_MAX;
+    return hs_sys_stat("/proc/self/fd", &st) == 0 && st.st_size > 0 ? (size_t)st.st_size : SIZE_MAX;
 }
 
 void

@@ -26,6 +26,7 @@
 #define HISTORY_LEAST 2
 #define HISTORY_NS (600 * HS_NS_PER_S)
 
+/* A line, whole: the beginning of a number would be another one. */
 static bool
 read_proc(const char *path, char *buf, size_t size)
 {
@@ -34,9 +35,9 @@ read_proc(const char *path, char *buf, size_t size)
 
     if (fd < 0)
         return false;
-    n = read(fd, buf, size - 1);
+    n = hs_sys_read(fd, buf, size - 1);
     (void)close(fd);
-    if (n <= 0)
+    if (n <= 0 || buf[n - 1] != '\n')
         return false;
     buf[n] = '\0';
     return true;
@@ -249,7 +250,7 @@ fixed_advice(int sys)
     case EPERM:
         return "a firewall rule, a missing capability or a broadcast address forbids it";
     case EADDRINUSE:
-        return "another socket has that address; `ss -ltnp` shows who listens there";
+        return "another socket has that address and port; `ss -tanp` shows whose it is";
     case ENFILE:
         return "the whole machine is out of open files: see `hardsock-tune explain fs.file-max`";
     case ENOBUFS:
@@ -261,6 +262,36 @@ fixed_advice(int sys)
     }
 }
 
+/* Mostly a listener has it. But a client that was given the port when it dialled has it as well,
+ * and no list of listeners shows that one. */
+static void
+about_address_in_use(const struct hs_addr *addr, char *buf, size_t size)
+{
+    uint32_t states[HS_TCP_STATES], total = 0;
+    unsigned port = addr == NULL || addr->len == 0 ? 0 : hs_addr_port(addr);
+
+    if (port == 0 || hs_diag_count_at(addr, NULL, states) != HS_OK) {
+        (void)snprintf(buf, size, "%s", fixed_advice(EADDRINUSE));
+        return;
+    }
+    for (size_t i = 0; i < PORT_STATES; i++)
+        total += states[port_states[i].state];
+    if (states[TCP_LISTEN] > 0)
+        append(buf, size,
+               "another socket listens there: `ss -ltnp 'sport = :%u'` shows whose it is", port);
+    else if (total > 0)
+        append(buf, size,
+               "nobody listens there, but %u connections have that port as their own, as one has "
+               "that was dialled from it: `ss -tanp 'sport = :%u'` shows whose. Listen outside of "
+               "net.ipv4.ip_local_port_range, or see `hardsock-tune explain "
+               "net.ipv4.ip_local_reserved_ports`",
+               total, port);
+    else
+        append(buf, size,
+               "nobody listens there, and no connection has that port: another socket is bound to "
+               "it, and does not listen yet");
+}
+
 /* Unix sockets fail for reasons of their own. */
 static const char *
 unix_advice(int sys, const struct hs_addr *addr)
@@ -270,7 +301,7 @@ unix_advice(int sys, const struct hs_addr *addr)
 
     switch (sys) {
     case EADDRINUSE:
-        if (path[0] != '\0' && lstat(path, &st) == 0 && !S_ISSOCK(st.st_mode))
+        if (path[0] != '\0' && hs_sys_lstat(path, &st) == 0 && !S_ISSOCK(st.st_mode))
             return "something that is no socket has that path: choose another one, or remove it";
         return "a process listens on that path already: `ss -xlp` shows which";
     case ECONNREFUSED:
@@ -537,6 +568,8 @@ hs_hint(const struct hs_error *err, int sys, const struct hs_addr *peer, char *b
         about_ports(peer, buf, size);
     else if (sys == EMFILE)
         about_descriptors(buf, size);
+    else if (sys == EADDRINUSE)
+        about_address_in_use(peer, buf, size);
     else if (sys == 0 && err->code == HS_E_DEADLINE)
         (void)snprintf(buf, size, "%s", deadline_advice(err));
     else

@@ -27,37 +27,70 @@ struct request {
     struct inet_diag_req_v2 body;
 };
 
-static bool
-is_towards(const struct inet_diag_msg *msg, const struct hs_addr *peer)
+/* Which sockets: those towards a peer, or those that keep others from an address; all when both are
+ * NULL. */
+struct wanted {
+    const struct hs_addr *peer, *local;
+};
+
+/* With the scope of the one that it is compared with: the kernel tells none. */
+static struct hs_addr
+addr_of(int family, const __be32 *address, __be16 port, const struct hs_addr *scoped)
 {
-    struct hs_addr other = {0};
+    struct hs_addr addr = {0};
 
-    if (peer == NULL)
-        return true;
-    if (msg->idiag_family == AF_INET) {
-        struct sockaddr_in *in = (struct sockaddr_in *)(void *)&other.storage;
+    if (family == AF_INET) {
+        struct sockaddr_in *in = (struct sockaddr_in *)(void *)&addr.storage;
 
-        other.len = sizeof(*in);
+        addr.len = sizeof(*in);
         in->sin_family = AF_INET;
-        in->sin_port = msg->id.idiag_dport;
-        memcpy(&in->sin_addr, msg->id.idiag_dst, sizeof(in->sin_addr));
+        in->sin_port = port;
+        memcpy(&in->sin_addr, address, sizeof(in->sin_addr));
     } else {
-        struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)(void *)&other.storage;
+        struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)(void *)&addr.storage;
 
-        other.len = sizeof(*in6);
+        addr.len = sizeof(*in6);
         in6->sin6_family = AF_INET6;
-        in6->sin6_port = msg->id.idiag_dport;
-        memcpy(&in6->sin6_addr, msg->id.idiag_dst, sizeof(in6->sin6_addr));
+        in6->sin6_port = port;
+        memcpy(&in6->sin6_addr, address, sizeof(in6->sin6_addr));
         in6->sin6_scope_id =
-            ((const struct sockaddr_in6 *)(const void *)&peer->storage)->sin6_scope_id;
+            ((const struct sockaddr_in6 *)(const void *)&scoped->storage)->sin6_scope_id;
     }
-    return hs_addr_equal(&other, peer);
+    return addr;
+}
+
+static bool
+is_every_address(const struct hs_addr *addr)
+{
+    static const struct in6_addr any = IN6ADDR_ANY_INIT;
+
+    if (addr->sa.sa_family == AF_INET)
+        return ((const struct sockaddr_in *)(const void *)&addr->storage)->sin_addr.s_addr == 0;
+    return memcmp(&((const struct sockaddr_in6 *)(const void *)&addr->storage)->sin6_addr, &any,
+                  sizeof(any)) == 0;
+}
+
+static bool
+is_wanted(const struct inet_diag_msg *msg, const struct wanted *w)
+{
+    struct hs_addr other;
+
+    if (w->peer != NULL) {
+        other = addr_of(msg->idiag_family, msg->id.idiag_dst, msg->id.idiag_dport, w->peer);
+        return hs_addr_equal(&other, w->peer);
+    }
+    if (w->local == NULL)
+        return true;
+    other = addr_of(msg->idiag_family, msg->id.idiag_src, msg->id.idiag_sport, w->local);
+    return hs_addr_port(&other) == hs_addr_port(w->local) &&
+           (is_every_address(&other) || is_every_address(w->local) ||
+            hs_addr_equal(&other, w->local));
 }
 
 /* True when the dump is over. */
 static bool
-count_messages(const char *buf, size_t len, const struct hs_addr *peer,
-               uint32_t counts[HS_TCP_STATES], int *ret_sys)
+count_messages(const char *buf, size_t len, const struct wanted *w, uint32_t counts[HS_TCP_STATES],
+               int *ret_sys)
 {
     for (size_t at = 0; at + sizeof(struct nlmsghdr) <= len;) {
         struct nlmsghdr header;
@@ -74,7 +107,7 @@ count_messages(const char *buf, size_t len, const struct hs_addr *peer,
         }
         if (header.nlmsg_len >= NLMSG_HDRLEN + sizeof(msg)) {
             memcpy(&msg, buf + at + NLMSG_HDRLEN, sizeof(msg));
-            if (msg.idiag_state < HS_TCP_STATES && is_towards(&msg, peer))
+            if (msg.idiag_state < HS_TCP_STATES && is_wanted(&msg, w))
                 counts[msg.idiag_state]++;
         }
         at += NLMSG_ALIGN(header.nlmsg_len);
@@ -83,7 +116,7 @@ count_messages(const char *buf, size_t len, const struct hs_addr *peer,
 }
 
 static int
-dump(int fd, int family, const struct hs_addr *peer, uint32_t counts[HS_TCP_STATES])
+dump(int fd, int family, const struct wanted *w, uint32_t counts[HS_TCP_STATES])
 {
     struct request request = {
         .header = {.nlmsg_len = sizeof(request),
@@ -104,12 +137,12 @@ dump(int fd, int family, const struct hs_addr *peer, uint32_t counts[HS_TCP_STAT
             return errno;
         if (n == 0) /* No part is empty: it would never be over. */
             return EPROTO;
-    } while (n < 0 || !count_messages(buf, (size_t)n, peer, counts, &sys));
+    } while (n < 0 || !count_messages(buf, (size_t)n, w, counts, &sys));
     return sys;
 }
 
-hs_err
-hs_diag_count(const struct hs_addr *peer, struct hs_error *err, uint32_t counts[HS_TCP_STATES])
+static hs_err
+count_wanted(const struct wanted *w, struct hs_error *err, uint32_t counts[HS_TCP_STATES])
 {
     static const int families[] = {AF_INET, AF_INET6};
     uint32_t found[HS_TCP_STATES] = {0};
@@ -117,12 +150,28 @@ hs_diag_count(const struct hs_addr *peer, struct hs_error *err, uint32_t counts[
     int sys = fd < 0 ? errno : 0;
 
     for (size_t i = 0; i < 2 && sys == 0; i++)
-        if (peer == NULL || peer->sa.sa_family == families[i])
-            sys = dump(fd, families[i], peer, found);
+        if (w->peer == NULL || w->peer->sa.sa_family == families[i])
+            sys = dump(fd, families[i], w, found);
     if (fd >= 0)
         (void)close(fd);
     if (sys != 0)
         return hs_err_set(err, HS_E_SYSTEM, sys, NULL, "sock_diag");
     memcpy(counts, found, sizeof(found));
     return HS_OK;
+}
+
+hs_err
+hs_diag_count(const struct hs_addr *peer, struct hs_error *err, uint32_t counts[HS_TCP_STATES])
+{
+    const struct wanted towards = {.peer = peer};
+
+    return count_wanted(&towards, err, counts);
+}
+
+hs_err
+hs_diag_count_at(const struct hs_addr *local, struct hs_error *err, uint32_t counts[HS_TCP_STATES])
+{
+    const struct wanted at = {.local = local};
+
+    return count_wanted(&at, err, counts);
 }

@@ -446,6 +446,15 @@ inspect_check(struct inspector *ins)
     return hs_own_fd_is_there(&ins->fd) ? hs_reactor_check(ins->reactor, NULL) : HS_E_SYSTEM;
 }
 
+/* The kernel does not let it wait, for now: what is lost is told by inspect_check(). */
+static void
+rest_a_moment(void)
+{
+    short ignored;
+
+    (void)!hs_wait(-1, 0, NULL, hs_now() + RETRY_NS, NULL, &ignored);
+}
+
 static void *
 inspect_run(void *arg)
 {
@@ -459,6 +468,8 @@ inspect_run(void *arg)
             rv = inspect_check(ins);
         if (rv == HS_OK)
             inspect_work(ins, p);
+        else if (rv == HS_E_SYSTEM && inspect_check(ins) == HS_OK)
+            rest_a_moment();
         else if (rv != HS_INTR)
             break;
     }
@@ -489,7 +500,7 @@ listen_at(struct inspector *ins, const char *path, struct hs_error *err)
                            size - 1, sizeof(addr.sun_path) - 1);
     memcpy(addr.sun_path, path, size);
     memcpy(ins->path, path, size);
-    (void)unlink(path);
+    (void)hs_sys_unlink(path);
     if (!hs_own_fd_open(&ins->fd,
                         hs_sys_socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)))
         return hs_err_set(err, HS_E_SYSTEM, errno, "inspect", "a socket");
@@ -525,7 +536,7 @@ inspect_make(const char *path, struct hs_error *err, struct inspector **ret_ins)
         return HS_OK;
     }
     if (ins->path[0] != '\0')
-        (void)unlink(ins->path);
+        (void)hs_sys_unlink(ins->path);
     if (ins->reactor != NULL)
         (void)hs_reactor_take_this(ins->reactor, &ins->listening);
     inspect_free(ins);
@@ -537,7 +548,7 @@ inspect_stop_locked(void)
 {
     if (current == NULL)
         return;
-    (void)unlink(current->path);
+    (void)hs_sys_unlink(current->path);
     hs_reactor_close(current->reactor);
     current = NULL;
 }

@@ -92,7 +92,8 @@ class SocketOptions:
     """Bytes that may wait unsent before the socket stops being writable (TCP_NOTSENT_LOWAT)."""
     linger: int | None = None
     """SO_LINGER: 0 makes every close a reset and destroys data in flight; never set by hardsock on
-    its own. More than 0 is refused: it makes close(2) block, even on a non-blocking socket."""
+    its own. More than 0 is refused: it makes close(2) block, even on a non-blocking socket. So is 0
+    for a listener: all that it accepts would inherit it."""
     priority: int | None = None
     mark: int | None = None
     """SO_MARK, for policy routing and firewalls; needs CAP_NET_ADMIN."""

@@ -147,12 +147,87 @@ END_TEST
 
 /* ---- What fails ---------------------------------------------------------------------------- */
 
+/* One call of a kind through the seam: less than 0, and errno, if it fails. */
+static int
+call_for_a_file(enum hs_call call)
+{
+    char buf[64] = "";
+    struct stat st;
+    DIR *dir;
+    int fd, ret = 0;
+
+    switch (call) {
+    case HS_CALL_read:
+        fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+        ret = (int)hs_sys_read(fd, buf, sizeof(buf));
+        (void)close(fd);
+        return ret;
+    case HS_CALL_stat:
+        return hs_sys_lstat("/", &st);
+    case HS_CALL_readlink:
+        return hs_sys_readlink("/proc/self", buf, sizeof(buf)) < 0 ? -1 : 0;
+    case HS_CALL_opendir:
+        if ((dir = hs_sys_opendir("/")) == NULL)
+            return -1;
+        return closedir(dir);
+    case HS_CALL_readdir:
+        dir = opendir("/");
+        ret = hs_sys_readdir(dir) == NULL ? -1 : 0;
+        (void)closedir(dir);
+        return ret;
+    case HS_CALL_unlink:
+        return hs_sys_unlink("/proc/none") == 0 || errno != ENOENT ? -1 : 0;
+    case HS_CALL_chmod:
+        return hs_sys_chmod("/proc/none", 0600) == 0 || errno != ENOENT ? -1 : 0;
+    case HS_CALL_flock:
+        fd = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        ret = hs_sys_flock(fd, LOCK_SH);
+        (void)close(fd);
+        return ret;
+    default:
+        ck_abort_msg("not here");
+    }
+}
+
+static int
+call_for_waiting(enum hs_call call)
+{
+    struct itimerspec when = {{0}, {0}};
+    struct epoll_event event;
+    pthread_key_t key;
+    char byte;
+    int fd, ret;
+
+    switch (call) {
+    case HS_CALL_epoll_wait:
+        fd = epoll_create1(EPOLL_CLOEXEC);
+        ret = hs_sys_epoll_wait(fd, &event, 1, 0);
+        (void)close(fd);
+        return ret;
+    case HS_CALL_timerfd_settime:
+        fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
+        ret = hs_sys_timerfd_settime(fd, 0, &when, NULL);
+        (void)close(fd);
+        return ret;
+    case HS_CALL_getrandom:
+        return hs_sys_getrandom(&byte, 1, 0) == 1 ? 0 : -1;
+    case HS_CALL_interface:
+        return hs_sys_if_nametoindex("lo") == 0 ? -1 : 0;
+    case HS_CALL_thread_key:
+        errno = hs_sys_pthread_key_create(&key, NULL);
+        return errno != 0 ? -1 : pthread_key_delete(key);
+    default:
+        return call_for_a_file(call);
+    }
+}
+
 /* One call of a kind through the seam; 0 or its errno. */
 static int
 one_call(enum hs_call call)
 {
     int fds[2], value = 0, ret = 0;
     socklen_t len = sizeof(value);
+    struct iovec piece = {.iov_base = &value, .iov_len = 1};
     void *p;
 
     tcp_pair(fds);
@@ -180,8 +255,11 @@ one_call(enum hs_call call)
     case HS_CALL_eventfd:
         ret = hs_sys_eventfd(0, EFD_CLOEXEC);
         break;
+    case HS_CALL_write:
+        ret = hs_sys_writev(fds[0], &piece, 1) < 0 ? -1 : 0;
+        break;
     default:
-        ck_abort_msg("not here");
+        ret = call_for_waiting(call);
     }
     value = ret < 0 ? errno : 0;
     if (ret > 2)
@@ -190,9 +268,13 @@ one_call(enum hs_call call)
     return value;
 }
 
-static const enum hs_call plain_calls[] = {HS_CALL_alloc,      HS_CALL_socket,     HS_CALL_shutdown,
-                                           HS_CALL_setsockopt, HS_CALL_getsockopt, HS_CALL_open,
-                                           HS_CALL_eventfd};
+static const enum hs_call plain_calls[] = {
+    HS_CALL_alloc,           HS_CALL_socket,  HS_CALL_shutdown,  HS_CALL_setsockopt,
+    HS_CALL_getsockopt,      HS_CALL_open,    HS_CALL_eventfd,   HS_CALL_epoll_wait,
+    HS_CALL_timerfd_settime, HS_CALL_read,    HS_CALL_write,     HS_CALL_stat,
+    HS_CALL_readlink,        HS_CALL_opendir, HS_CALL_readdir,   HS_CALL_unlink,
+    HS_CALL_chmod,           HS_CALL_flock,   HS_CALL_getrandom, HS_CALL_interface,
+    HS_CALL_thread_key};
 
 START_TEST(numbered_call_fails_and_no_other)
 {

@@ -630,6 +630,10 @@ START_TEST(what_cannot_be_listened_on_is_refused)
     ck_assert_str_eq(last_error()->op, "listen");
     opts.backlog = -1;
     ASSERT_ERR(HS_E_INVALID, open_fails("127.0.0.1:0", &opts));
+    hs_listen_options_init(&opts);
+    opts.sockopts.linger_s = 0;
+    ASSERT_ERR(HS_E_INVALID, open_fails("127.0.0.1:0", &opts));
+    ck_assert_ptr_nonnull(strstr(last_error()->msg, "linger=0: all that are accepted"));
     hs_listener_unref(l);
 }
 END_TEST

@@ -7,6 +7,7 @@
 #include "../../csrc/pool/pool_impl.h"
 #include "../../csrc/stream/conn_impl.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -611,6 +612,86 @@ START_TEST(answered_is_enough_if_that_is_wanted)
 }
 END_TEST
 
+/* How the peer's stream ends, after all that was said to it. */
+static int
+end_at(int peer, const char *said)
+{
+    char bytes[16];
+    ssize_t n;
+
+    get(peer, bytes, strlen(said));
+    ck_assert_int_eq(memcmp(bytes, said, strlen(said)), 0);
+    n = recv(peer, bytes, sizeof(bytes), 0);
+    ck_assert_int_le(n, 0);
+    return n == 0 ? 0 : errno;
+}
+
+static void
+time_out(const struct hs_lease *lease, size_t wanted)
+{
+    struct hs_op op = HS_OP_INIT(hs_deadline_after(MS), NULL);
+    uint8_t bytes[8];
+
+    ASSERT_ERR(HS_E_DEADLINE, DONE(hs_conn_recv_exactly(lease->conn, &op, bytes, wanted, fresh())));
+    hs_conn_abandon(lease->conn, &op, bytes);
+}
+
+static const struct {
+    const char *title;
+    enum hs_return how;
+    bool fails, clean;
+    int want_end;
+} given_back[] = {
+    {"without an answer", HS_RETURN_FAILED, true, false, ECONNRESET},
+    {"the same, and nobody says so", HS_RETURN_DONE, true, false, 0},
+    {"discarded in order", HS_RETURN_DISCARD, false, true, 0},
+};
+
+/* In FIN_WAIT_2 it would keep its port for as long as the peer is stuck. */
+START_TEST(exchange_that_failed_ends_by_a_reset_and_no_other)
+{
+    struct server s = server_new();
+    struct hs_pool_options o = options(1);
+    struct hs_pool *p = pool_of(&s, &o);
+    struct hs_lease lease = take(p);
+    int peer = server_accept(&s);
+
+    say(&lease, "ask");
+    if (given_back[_i].fails)
+        time_out(&lease, 1);
+    if (given_back[_i].clean)
+        hs_lease_mark_clean(&lease);
+    EVENTUALLY(hs_conn_is_settled(lease.conn)); /* An acknowledgement may be late. */
+    ck_assert_int_ne(give_as(p, &lease, given_back[_i].how), HS_POOL_NONE);
+    ck_assert_int_eq(end_at(peer, "ask"), given_back[_i].want_end);
+    (void)close(peer);
+    pool_end(p);
+    server_free(&s);
+}
+END_TEST
+
+START_TEST(half_of_an_answer_is_the_end_by_a_reset)
+{
+    struct server s = server_new();
+    struct hs_pool_options o = options(1);
+    struct hs_pool *p = pool_of(&s, &o);
+    struct hs_lease lease = take(p);
+    struct hs_framing line = {.kind = HS_FRAMING_LINE, .max_size = 2};
+    struct hs_op op = op_in(10 * SECOND);
+    int peer = server_accept(&s);
+
+    say(&lease, "ask");
+    put(peer, "far too long\n", 13);
+    ASSERT_ERR(HS_E_FRAME_TOO_LARGE, DONE(hs_conn_recv_frames(lease.conn, &op, &line, fresh())));
+    hs_conn_abandon(lease.conn, &op, NULL);
+    ck_assert_int_eq(give(p, &lease), HS_POOL_BROKEN);
+    ck_assert_int_eq(end_at(peer, "ask"), ECONNRESET);
+    (void)close(peer);
+    pool_end(p);
+    server_free(&s);
+}
+END_TEST
+
 START_TEST(half_read_connection_is_not_lent_again)
 {
     struct server s = server_new();
@@ -1039,6 +1120,9 @@ main(void)
     tcase_add_test(tc, return_to_another_pool_is_refused);
     tcase_add_test(tc, bytes_not_marked_clean_are_never_left_to_the_next);
     tcase_add_test(tc, answered_is_enough_if_that_is_wanted);
+    tcase_add_loop_test(tc, exchange_that_failed_ends_by_a_reset_and_no_other, 0,
+                        LENGTH(given_back));
+    tcase_add_test(tc, half_of_an_answer_is_the_end_by_a_reset);
     tcase_add_test(tc, half_read_connection_is_not_lent_again);
     tcase_add_test(tc, connection_in_use_or_broken_is_not_lent_again);
     tcase_add_test(tc, what_one_borrower_wished_does_not_bind_the_next);

@@ -3,6 +3,7 @@
  * All of it must work when descriptors have run out, and say nothing rather than guess.
  */
 #include "support.h"
+#include "../../csrc/base/addr.h"
 #include "../../csrc/base/fault.h"
 
 #include <errno.h>
@@ -208,7 +209,7 @@ static const struct row {
     {"unreachable host", EHOSTUNREACH, 0, "connect", "ip neigh"},
     {"timeout", ETIMEDOUT, 0, "connect", "firewall"},
     {"forbidden", EPERM, 0, "connect", "capability"},
-    {"in use", EADDRINUSE, 0, "bind", "ss -ltnp"},
+    {"in use", EADDRINUSE, 0, "bind", "ss -tanp"},
     {"not our address", EADDRNOTAVAIL, 0, "bind", "ip addr"},
     {"no files on the machine", ENFILE, 0, "socket", "fs.file-max"},
     {"no memory for sockets", ENOBUFS, 0, "socket", "tcp_mem"},
@@ -255,6 +256,39 @@ static const struct {
     {80, ""},
     {0, ""},
 };
+
+/* A listener, a client that was given the port, and one that is only bound: each has it. In a
+ * namespace of its own: nobody else has the port. */
+START_TEST(a_hint_says_who_has_the_address)
+{
+    struct hs_error err = {.sys = EADDRINUSE, .phase = "bind"};
+    struct hs_addr addr, own;
+    char buf[600], want[100];
+    int listener, fd;
+
+    if (!enter_namespace(NULL, NULL))
+        return;
+    listener = tcp_listener(8, &addr);
+    (void)snprintf(want, sizeof(want), "`ss -ltnp 'sport = :%u'`", hs_addr_port(&addr));
+    ck_assert_ptr_nonnull(strstr(hs_hint(&err, EADDRINUSE, &addr, buf, sizeof(buf)), want));
+
+    fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    ck_assert_int_eq(connect(fd, &addr.sa, addr.len), 0);
+    own = (struct hs_addr){.len = sizeof(own.storage)};
+    ck_assert_int_eq(getsockname(fd, &own.sa, &own.len), 0);
+    (void)hs_hint(&err, EADDRINUSE, &own, buf, sizeof(buf));
+    ck_assert_ptr_nonnull(strstr(buf, "nobody listens there, but 1 connections have"));
+    (void)snprintf(want, sizeof(want), "`ss -tanp 'sport = :%u'`", hs_addr_port(&own));
+    ck_assert_ptr_nonnull(strstr(buf, want));
+    (void)close(fd);
+    (void)close(listener);
+
+    fd = refused_addr(&addr);
+    (void)hs_hint(&err, EADDRINUSE, &addr, buf, sizeof(buf));
+    ck_assert_ptr_nonnull(strstr(buf, "does not listen yet"));
+    (void)close(fd);
+}
+END_TEST
 
 START_TEST(an_alert_comes_with_advice_where_there_is_any)
 {
@@ -328,6 +362,7 @@ main(void)
     tcase_add_test(tc, a_socket_of_any_maker_is_described_even_when_no_descriptor_is_left);
     tcase_add_test(tc, kinds_have_names);
     tcase_add_loop_test(tc, a_hint_says_what_can_be_done_or_nothing, 0, LENGTH(rows));
+    tcase_add_test(tc, a_hint_says_who_has_the_address);
     tcase_add_loop_test(tc, an_alert_comes_with_advice_where_there_is_any, 0, LENGTH(alerts));
     tcase_add_test(tc, the_hint_about_descriptors_fits_a_small_buffer);
     tcase_add_test(tc, hints_about_ports_measure_seldom);

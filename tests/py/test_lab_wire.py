@@ -18,7 +18,7 @@ import pytest
 from hardsock.lab import Unavailable, poll_until
 from hardsock.lab.wire import Direction, Impairment, InvalidResult, Wire, WireStats
 from support.require import available
-from support.wire_traffic import across, bulk
+from support.wire_traffic import across, bulk, send
 
 pytestmark = [pytest.mark.net, pytest.mark.slow]
 
@@ -69,6 +69,18 @@ def test_one_direction_may_be_worse_than_the_other(lay: Callable[..., Wire]) -> 
     wire.set("ba", loss=1.0)
     assert len(across(wire, 50, 1000)) == 50
     assert wire.stats().ab.lost == 0
+
+
+@pytest.mark.parametrize("host", [Wire.B, Wire.B6])
+def test_neighbours_are_found_where_all_else_is_lost(lay: Callable[..., Wire], host: str) -> None:
+    """ARP and neighbour discovery pass: else nothing would ever be sent that could be lost."""
+    wire = lay(loss=1.0)
+    wire.a.run(send, host, 20, 1000.0, timeout=60.0)
+    assert poll_until(lambda: wire.stats().ab.lost == 70, 30.0), wire.stats()
+    assert (wire.stats().ab.got, wire.stats().ab.delivered) == (70, 0)
+    if wire.backend == "packet":
+        assert wire.stats().ab.passed > 0  # the question
+        assert wire.stats().ba.passed > 0  # its answer
 
 
 def test_copies_late_ones_and_broken_ones(lay: Callable[..., Wire]) -> None:

@@ -241,7 +241,8 @@ def test_an_address_in_use_says_so() -> None:
     assert caught.value.errno == errno.EADDRINUSE
     assert caught.value.op == "listen"
     assert caught.value.hint is not None
-    assert "another socket has that address" in caught.value.hint
+    assert "another socket listens there" in caught.value.hint
+    assert f"sport = :{listener.address[1]}" in caught.value.hint
 
 
 def test_a_name_is_looked_up() -> None:

@@ -134,6 +134,12 @@ def test_every_option_reaches_the_kernel() -> None:
     assert not any(s.differs for s in settings.values())
 
 
+def test_a_listener_has_no_linger() -> None:
+    """All that it accepts would inherit it, and every close destroy what is on its way."""
+    with pytest.raises(ValueError, match=r"linger=0: .* abort\(\)"):
+        hs.listen(("127.0.0.1", 0), options=hs.SocketOptions(linger=0))
+
+
 def test_an_interface_that_is_not_there_is_an_error_that_names_it() -> None:
     with EchoServer() as echo:
         with hs.connect(echo.address, options=hs.SocketOptions(interface="lo"), timeout=30) as conn:

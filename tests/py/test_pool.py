@@ -283,6 +283,20 @@ def test_cancelled_exchange_is_never_left_to_the_next(peer: Peer) -> None:
             assert ask(conn, b"mine") == b"mine"
 
 
+def test_exchange_that_failed_is_reset_and_holds_no_port() -> None:
+    with hs.listen(("127.0.0.1", 0)) as stuck, hs.Pool(stuck.address) as pool:
+        with pytest.raises(hs.DeadlineExceeded), pool.connection(timeout=30) as conn:
+            conn.sendall(b"question")
+            server = stuck.accept(timeout=30)
+            assert server.recv_exactly(8, timeout=30) == b"question"
+            while not conn._settled:  # Its acknowledgement may be late.
+                pass
+            conn.recv(1, timeout=0.01)
+        with pytest.raises(hs.Reset):
+            server.recv(1, timeout=30)
+        server.close()
+
+
 def test_file_made_of_a_lent_connection_ends_with_the_lease(peer: Peer) -> None:
     with hs.Pool(peer.address) as pool:
         conn = pool.acquire(timeout=30)

@@ -102,3 +102,12 @@ def test_samples_of_a_process_are_no_growth_of_it(soak: Any) -> None:
     assert len(first) == len(soak.COLUMNS)
     assert last[0] > first[0]
     assert last[2] > 0  # given out by malloc
+
+
+def test_pictures_say_by_how_much_it_grows_and_within_what(soak: Any) -> None:
+    found = result(lambda t: 50_000 + t / 10)
+    soak.judge(found)
+    grows = soak.line_of(found, "samples", "memory_kib", "at work", "plain")
+    assert grows.label == "at work: +0.1000 \u00b1 0.0000 a second"
+    assert grows.points[3] == (3.0, 50_000.3)
+    assert soak.line_of(found, "samples", "in_use_kib", "at work", "plain").label == "at work"

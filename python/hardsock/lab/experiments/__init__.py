@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from hardsock.lab.experiments.backlog import BACKLOG
 from hardsock.lab.experiments.broken_service import BROKEN_SERVICE
+from hardsock.lab.experiments.cancel_lost import CANCEL_LOST
 from hardsock.lab.experiments.dead_peer import DEAD_PEER
 from hardsock.lab.experiments.deadline_lost import DEADLINE_LOST
 from hardsock.lab.experiments.descriptors import DESCRIPTORS
@@ -21,6 +22,7 @@ from hardsock.lab.experiments.held_ports import HELD_PORTS
 from hardsock.lab.experiments.idle_flood import IDLE_FLOOD
 from hardsock.lab.experiments.keepalive_workers import KEEPALIVE_WORKERS
 from hardsock.lab.experiments.linger_zero import LINGER_ZERO
+from hardsock.lab.experiments.loopback_ports import LOOPBACK_PORTS
 from hardsock.lab.experiments.lossy import LOSSY
 from hardsock.lab.experiments.messages import MESSAGES
 from hardsock.lab.experiments.nagle import NAGLE
@@ -49,6 +51,7 @@ EXPERIMENTS = (
     LINGER_ZERO,
     RESET_STORM,
     PORTS,
+    LOOPBACK_PORTS,
     HELD_PORTS,
     FIN_TIMEOUT,
     WIDE_RANGE,
@@ -65,6 +68,7 @@ EXPERIMENTS = (
     KEEPALIVE_WORKERS,
     SYN_SCAN,
     DEADLINE_LOST,
+    CANCEL_LOST,
     FAR_AWAY,
     LOSSY,
     TLS_LOSSY,

@@ -54,6 +54,7 @@ CHAPTERS = (
         "each connection, and ask the kernel before it lends one.",
         (
             "ports",
+            "loopback-ports",
             "held-ports",
             "fin-timeout",
             "wide-range",
@@ -77,6 +78,7 @@ CHAPTERS = (
             "keepalive-workers",
             "syn-scan",
             "deadline-lost",
+            "cancel-lost",
         ),
     ),
 )
@@ -90,7 +92,7 @@ WRONG = (
     ),
     (
         "*A smaller `tcp_fin_timeout`, against TIME_WAIT.* TIME_WAIT lasts 60 s, fixed. `tcp_tw_reuse` helps "
-        "connects alone, and is on for loopback by default, which hides the failure from tests. "
+        "connects alone, and is on for loopback by default, which [hides the failure from tests](loopback-ports.md). "
         "[Shown](fin-timeout.md)."
     ),
     (

@@ -8,7 +8,7 @@ import textwrap
 from pathlib import Path
 
 from hardsock.lab.experiments import EXPERIMENTS, Experiment
-from hardsock.lab.experiments.page import verdict_of, write_index, write_page
+from hardsock.lab.experiments.page import circumstances, verdict_of, write_index, write_page
 from hardsock.lab.unavailable import Unavailable
 
 _NOT_SHOWN, _USAGE, _NOT_KNOWN = 1, 2, 3
@@ -42,12 +42,13 @@ def run(arguments: argparse.Namespace) -> int:
 def _run_one(experiment: Experiment, out: Path | None) -> int:
     print(f"{experiment.name}: {experiment.claim}", flush=True)
     try:
+        before = circumstances()
         finding = experiment.measure()
         if out is not None:
             from hardsock.lab.experiments.picture import draw
 
             draw(finding.chart, out, experiment.name)
-            write_page(experiment, finding, out)
+            write_page(experiment, finding, out, before)
     except Unavailable as exc:
         print(f"  cannot run here: {exc}\n", flush=True)
         return _NOT_KNOWN

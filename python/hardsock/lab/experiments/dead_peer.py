@@ -112,11 +112,13 @@ def _measure() -> Finding:
             client.wait_ready()
             wire.set(down=True)
             found: dict[str, Any] = client.stop()
+        conditions = wire.conditions()
     ours, plain, looked = found["hardsock"], found["plain"], found["looked"]
     idle, busy = (ours[name][0] for name in _OURS)
     return Finding(
         plain={"noticed": sum(plain.values()), "of": len(plain)},
         hardsock={"idle_seconds": idle, "data_under_way_seconds": busy},
+        conditions=conditions,
         shown=not any(plain.values())
         and not {kind for _, kind in ours.values()} & {"nothing", "DeadlineExceeded"},
         text=f"A link was cut under {len(plain) + len(ours)} connections. With "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 __all__ = ["Arrow", "Bar", "Chart", "Experiment", "Finding", "Line", "Side"]
@@ -78,6 +78,8 @@ class Finding:
     chart: Chart
     invalid: str = ""
     """Why nothing can be said, if so: then *shown* means nothing."""
+    conditions: Mapping[str, Any] = field(default_factory=dict)
+    """What it depends on besides the machine: those of its `hardsock.lab.Wire`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -70,6 +70,7 @@ def _measure() -> Finding:
         hardsock={"median_seconds": middle["hardsock"], "least_seconds": least["hardsock"]},
         shown=least["plain"] >= 4 * _DELAY > least["hardsock"] >= 2 * _DELAY,
         invalid=invalid,
+        conditions=conditions,
         text=f"With {_DELAY * 1e3:.0f} ms each way, a request of one byte took "
         f"{middle['plain'] * 1e3:.0f} ms with a connection of its own and "
         f"{middle['hardsock'] * 1e3:.0f} ms with one from a `Pool` (median of {_REQUESTS}; "

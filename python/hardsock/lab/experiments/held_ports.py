@@ -118,7 +118,7 @@ HELD_PORTS = Experiment(
     "buffers are full, the FIN is behind data that nobody takes, and it is FIN_WAIT_1 for longer still. This is "
     "what `tcp_fin_timeout` is for; it has nothing to do with TIME_WAIT.",
     instead="After an exchange that failed nothing is left that an orderly end could save: `conn.abort()` sends RST, "
-    "and both sides are free. (With plain sockets: SO_LINGER with zero seconds, for this one connection, never "
+    "and both sides are free; a `Pool` does so by itself with what an exception has left. (With plain sockets: SO_LINGER with zero seconds, for this one connection, never "
     "for a listener.) And fewer connections to a server that does not answer: a pool's `max_size`, a breaker.",
     measure=_measure,
     seconds=5,

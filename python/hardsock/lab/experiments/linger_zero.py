@@ -115,7 +115,7 @@ LINGER_ZERO = Experiment(
     "seconds. Articles have these backwards. On a listener every accepted connection inherits it.",
     instead="`conn.finish(timeout=)` where it counts that all arrived, and `conn.close()` where it does not; "
     "`conn.abort()` for a connection of which nobody wants anything any more. hardsock "
-    "sets no SO_LINGER unless it is told to.",
+    "sets no SO_LINGER unless it is told to, and `hs.listen` refuses it.",
     measure=_measure,
     seconds=2,
 )

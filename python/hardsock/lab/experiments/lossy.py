@@ -20,6 +20,7 @@ def _measure() -> Finding:
         with wire.b.start(serve, timeout=300.0) as server:
             server.wait_ready()
             took: dict[str, Any] = wire.a.run(ask, _REQUESTS, timeout=300.0)
+        conditions = wire.conditions()
         try:
             stats = wire.judge()
         except InvalidResult as exc:
@@ -32,6 +33,7 @@ def _measure() -> Finding:
         hardsock={"slower_than_a_second": slow["hardsock"], "seconds_in_all": total["hardsock"]},
         shown=slow["plain"] > 3 * max(1, slow["hardsock"]) and total["plain"] > total["hardsock"],
         invalid=invalid,
+        conditions=conditions,
         text=f"On a wire that lost {share:.1%} of its packets, {slow['plain']} of {_REQUESTS} requests "
         f"with a connection each took {_AGAIN:g} s or more, and {slow['hardsock']} with one from a "
         f"`Pool`; all together {total['plain']:.0f} s against {total['hardsock']:.0f} s.",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from hardsock.lab.experiments.chapters import CHAPTERS, WRONG, Chapter
 from hardsock.lab.experiments.experiment import Experiment, Finding
 
-__all__ = ["result_of", "verdict_of", "write_index", "write_page"]
+__all__ = ["circumstances", "result_of", "verdict_of", "write_index", "write_page"]
 
 
 def verdict_of(finding: Finding) -> str:
@@ -24,8 +25,20 @@ def verdict_of(finding: Finding) -> str:
     return "shown" if finding.shown else "not shown"
 
 
-def result_of(experiment: Experiment, finding: Finding) -> dict[str, Any]:
-    """All that was found, for JSON."""
+def circumstances() -> dict[str, Any]:
+    """What this machine is, and how much it has to do at the moment."""
+    return {
+        "kernel": platform.release(),
+        "python": sys.version.split()[0],
+        "processors": len(os.sched_getaffinity(0)),
+        "load": round(os.getloadavg()[0], 1),
+    }
+
+
+def result_of(
+    experiment: Experiment, finding: Finding, before: Mapping[str, Any]
+) -> dict[str, Any]:
+    """All that was found, for JSON; *before*: the `circumstances` in which it began."""
     return {
         "name": experiment.name,
         "claim": experiment.claim,
@@ -34,15 +47,17 @@ def result_of(experiment: Experiment, finding: Finding) -> dict[str, Any]:
         "plain": dict(finding.plain),
         "hardsock": dict(finding.hardsock),
         "text": finding.text,
-        "kernel": platform.release(),
-        "python": sys.version.split()[0],
+        **before,
+        "conditions": dict(finding.conditions),
         "chart": asdict(finding.chart),
     }
 
 
-def write_page(experiment: Experiment, finding: Finding, directory: Path) -> None:
+def write_page(
+    experiment: Experiment, finding: Finding, directory: Path, before: Mapping[str, Any]
+) -> None:
     """NAME.json and NAME.md; the pictures are `picture.draw`'s."""
-    result = result_of(experiment, finding)
+    result = result_of(experiment, finding, before)
     name = experiment.name
     (directory / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
     (directory / f"{name}.md").write_text(_page(experiment, finding, result))
@@ -82,11 +97,24 @@ def _page(experiment: Experiment, finding: Finding, result: dict[str, Any]) -> s
             "|---|---|---|",
             *rows,
             "",
-            f"Linux {result['kernel']}, Python {result['python']}.",
+            _wrapped(_circumstances(result)),
             f"Again: `hardsock lab run {name}` (about {experiment.seconds:g} s); all as [JSON]({name}.json).",
             "",
         ]
     )
+
+
+def _circumstances(result: dict[str, Any]) -> str:
+    said = (
+        f"Linux {result['kernel']}, Python {result['python']}, {result['processors']} processors with a load of "
+        f"{result['load']} when it began"
+    )
+    if result["load"] > result["processors"]:
+        said += ", so others wanted them too, and times are longer than on a quiet machine"
+    if wire := result["conditions"]:
+        sysctls = wire["sysctls"]
+        said += f". Wire: {wire['backend']}, seed {wire['seed']}, {sysctls['tcp_congestion_control']}, offloads off"
+    return said + "."
 
 
 def _cell(values: Any, key: str) -> str:

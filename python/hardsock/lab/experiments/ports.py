@@ -100,7 +100,7 @@ PORTS = Experiment(
     why="Who closes first waits for 2 MSL, 60 s on Linux, so that late segments reach no successor "
     "(RFC 9293 section 3.6.1). The ports are those of one source, towards one destination: other "
     "destinations have theirs. On loopback Linux takes such a port again after a second "
-    "(`net.ipv4.tcp_tw_reuse=2`), which hides the failure from tests.",
+    "(`net.ipv4.tcp_tw_reuse=2`), which [hides the failure from tests](loopback-ports.md).",
     instead="Keep connections: `hardsock.Pool`. A wider `ip_local_port_range` moves the limit; "
     "`tcp_tw_reuse=1` needs timestamps at both ends; SO_LINGER 0 trades the wait for lost data.",
     measure=_measure,

@@ -153,6 +153,7 @@ def _measure() -> Finding:
             client.wait_ready()
             wire.set(loss=_LOSS)
             found: dict[str, Any] = client.stop()
+        conditions = wire.conditions()
         try:
             wire.judge()
         except InvalidResult as exc:
@@ -164,6 +165,7 @@ def _measure() -> Finding:
         hardsock=_figures(ours),
         shown=dead >= 5 and dead > 4 * our_dead,
         invalid=invalid,
+        conditions=conditions,
         text=f"Two times {_CONNECTIONS} connections in use, {2e3 * _DELAY:.0f} ms there and back, and "
         f"{_LOSS:.0%} of all packets lost; both ends were there all the while. TCP_USER_TIMEOUT of {_SHORT:g} s "
         f"ended {dead} of {_CONNECTIONS} within {_SECONDS:g} s. With hardsock's default, `dead_after` of 45 s, it "

@@ -95,6 +95,7 @@ def _measure() -> Finding:
         with wire.b.start(serve, certificate, key, timeout=300.0) as server:
             server.wait_ready()
             found: dict[str, Any] = wire.a.run(dial_all, certificate, timeout=300.0)
+        conditions = wire.conditions()
         try:
             wire.judge()
         except InvalidResult as exc:
@@ -105,6 +106,7 @@ def _measure() -> Finding:
         hardsock=ours,
         shown=plain["failed"] >= _HANDSHAKES / 10 and ours["failed"] < plain["failed"] / 4,
         invalid=invalid,
+        conditions=conditions,
         text=f"On a wire that lost {_LOSS:.0%} of its packets, {plain['failed']} of {_HANDSHAKES} TLS handshakes "
         f"failed with one try of {_TRY:g} s. With tries of {_TRY:g} s within one deadline of {_DEADLINE:g} s it "
         f"was {ours['failed']}; half of those that came about took {ours['median_seconds'] * 1e3:.0f} ms or less, "
