@@ -20,27 +20,44 @@
 /* One call may keep a core busy for as long as reading the file takes. */
 #define MAX_FILE_CHUNK ((size_t)1 << 20)
 
-static hs_err
-failed(int sys, short event, const char *op, struct hs_error *err, short *want)
+hs_err
+hs_tcp_meaning(int sys)
 {
     switch (sys) {
-    case EAGAIN:
-    case EINTR:
-        *want = event;
-        return HS_WANT;
     case ECONNRESET:
     case EPIPE:
     case ECONNABORTED: /* destroyed from outside: ss -K, SOCK_DESTROY */
-        return hs_err_set(err, HS_E_RESET, sys, op, "%s", op);
+        return HS_E_RESET;
     case ETIMEDOUT: /* keepalive, TCP_USER_TIMEOUT or retransmissions gave up */
     case EHOSTUNREACH:
     case ENETUNREACH:
     case EHOSTDOWN:
     case ENETDOWN:
-        return hs_err_set(err, HS_E_DEAD_PEER, sys, op, "%s", op);
+        return HS_E_DEAD_PEER;
     default:
-        return hs_err_set(err, HS_E_SYSTEM, sys, op, "%s", op);
+        return HS_E_SYSTEM;
     }
+}
+
+hs_err
+hs_tcp_take_error(int fd)
+{
+    socklen_t len = sizeof(int);
+    int sys = 0;
+
+    if (hs_sys_getsockopt(fd, SOL_SOCKET, SO_ERROR, &sys, &len) != 0 || sys == 0)
+        return HS_OK;
+    return hs_tcp_meaning(sys);
+}
+
+static hs_err
+failed(int sys, short event, const char *op, struct hs_error *err, short *want)
+{
+    if (sys == EAGAIN || sys == EINTR) {
+        *want = event;
+        return HS_WANT;
+    }
+    return hs_err_set(err, hs_tcp_meaning(sys), sys, op, "%s", op);
 }
 
 static hs_err

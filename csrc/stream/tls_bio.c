@@ -54,6 +54,7 @@ tls_bio_fail(BIO *bio, struct hs_tls_io *io, hs_err rv, const struct hs_error *e
              bool retry)
 {
     io->rv = rv;
+    io->told_dead = io->told_dead || rv == HS_E_DEAD_PEER;
     io->sys = err->sys;
     io->op = err->op;
     if (retry)
@@ -128,6 +129,8 @@ bio_read(BIO *bio, char *buf, int len)
         io->eof = true;
         io->closed_at_eof =
             is_closed(io->fd); /* Now: OpenSSL sends an alert, which may close it. */
+        if (io->closed_at_eof && hs_tcp_take_error(io->fd) == HS_E_DEAD_PEER)
+            io->told_dead = true; /* Behind the peer's end no read tells of it. */
     }
     if (n == 0)
         return 0;
