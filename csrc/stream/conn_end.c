@@ -290,8 +290,8 @@ check_broke(struct hs_conn *c, struct hs_error *err)
     return hs_conn_check_broken(c, err);
 }
 
-/* TLS is lost, and with it the peer's stream; what is here of it goes past TLS: to close with any of
- * it unread would reset what the peer has not read yet. */
+/* TLS is lost, and with it the peer's stream; what is here of it goes past TLS: to close with any
+ * of it unread would reset what the peer has not read yet. */
 static hs_err
 discard_lost(struct hs_conn *c, uint8_t *scratch, size_t size, struct hs_error *err, size_t *ret_n)
 {

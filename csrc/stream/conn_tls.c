@@ -64,7 +64,7 @@ conn_tls_refuse(struct hs_error *err, enum hs_tls_failure failure, const char *w
     return HS_E_TLS;
 }
 
-/* Reset, or dead, before the handshake began. What it had sent before that is still in the queue. */
+/* Reset, or dead, before the handshake began. What it had sent before that is in the queue. */
 static hs_err
 has_left(struct hs_conn *c, struct hs_error *err)
 {

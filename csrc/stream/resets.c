@@ -1,9 +1,9 @@
 /* resets.c: how a connection broke, and counting who resets whom.
  *
  * The kernel tells once why a TCP is over, to the one who asks first: a try to move bytes, or
- * SO_ERROR. All others find an end, or EPIPE. So whoever asks says so before (asks, asking), and
- * takes that back when c->broken has what it was told; whoever has found no more than an end waits
- * until nobody asks, and looks then. The kernel's lock of the socket orders the two: what was
+ * SO_ERROR. All others find an end, or EPIPE. So who asks says so before (asks, asking), and takes
+ * that back when c->broken has what it was told; who has found no more than an end waits until
+ * nobody asks, and looks then. The kernel's lock of the socket orders the two: what was
  * stored before a question that was answered is seen by who has asked after it. Asking never waits.
  *
  * A reset that nobody meant shows here: bytes that nobody had read, or SO_LINGER.

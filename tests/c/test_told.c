@@ -198,7 +198,7 @@ static const struct {
     {ask_for_error, write_it},
 };
 
-START_TEST(whoever_is_not_told_waits_for_the_one_who_is)
+START_TEST(who_is_not_told_waits_for_the_one_who_is)
 {
     struct pair p = pair_tcp();
     struct asking first = {.c = p.c, .role = TOLD_FIRST}, second = {.c = p.c, .role = TOLD_NOTHING};
@@ -386,7 +386,7 @@ main(void)
     TCase *tc = case_new("told");
 
     tls_world();
-    tcase_add_loop_test(tc, whoever_is_not_told_waits_for_the_one_who_is, 0, (int)LENGTH(orders));
+    tcase_add_loop_test(tc, who_is_not_told_waits_for_the_one_who_is, 0, (int)LENGTH(orders));
     tcase_add_loop_test(tc, an_end_that_the_peer_had_sent_does_not_hide_its_death, 0, 2);
     tcase_add_loop_test(tc, finish_tells_of_a_death_after_the_peers_end, 0, 2);
     tcase_add_test(tc, shutdown_of_a_dead_connection_says_so);
