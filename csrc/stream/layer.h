@@ -32,8 +32,6 @@ extern const struct hs_layer hs_tcp_layer;
 
 /* What an errno of a connected socket means: HS_E_RESET, HS_E_DEAD_PEER or HS_E_SYSTEM. */
 hs_err hs_tcp_meaning(int sys);
-/* Takes the error that the kernel still has for the one who asks first (SO_ERROR); HS_OK: none. */
-hs_err hs_tcp_take_error(int fd);
 
 /* The tcp layer's, with ancillary data, for the one who knows that there is no other layer above
  * it. Descriptors that come with it are close-on-exec; msg_flags does not show how that was done.

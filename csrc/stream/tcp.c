@@ -39,17 +39,6 @@ hs_tcp_meaning(int sys)
     }
 }
 
-hs_err
-hs_tcp_take_error(int fd)
-{
-    socklen_t len = sizeof(int);
-    int sys = 0;
-
-    if (hs_sys_getsockopt(fd, SOL_SOCKET, SO_ERROR, &sys, &len) != 0 || sys == 0)
-        return HS_OK;
-    return hs_tcp_meaning(sys);
-}
-
 static hs_err
 failed(int sys, short event, const char *op, struct hs_error *err, short *want)
 {

@@ -129,8 +129,6 @@ bio_read(BIO *bio, char *buf, int len)
         io->eof = true;
         io->closed_at_eof =
             is_closed(io->fd); /* Now: OpenSSL sends an alert, which may close it. */
-        if (io->closed_at_eof && hs_tcp_take_error(io->fd) == HS_E_DEAD_PEER)
-            io->told_dead = true; /* Behind the peer's end no read tells of it. */
     }
     if (n == 0)
         return 0;
