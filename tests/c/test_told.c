@@ -120,8 +120,8 @@ wait_until_dead(int fd)
 static void
 let_die(struct hs_conn *c)
 {
-    give_up_after(hs_conn_fileno(c), 10);
     (void)fill(c);
+    give_up_after(hs_conn_fileno(c), 10);
     wait_until_dead(hs_conn_fileno(c));
 }
 
