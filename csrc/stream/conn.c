@@ -377,7 +377,9 @@ hs_conn_getsockopt(struct hs_conn *c, int level, int name, void *value, socklen_
     HS_CHECK(c, CONN_MAGIC);
     if ((rv = hs_fd_look(&c->fd, err)) != HS_OK)
         return rv;
-    if (hs_sys_getsockopt(hs_fd_number(&c->fd), level, name, value, len) != 0)
+    if ((level == SOL_SOCKET && name == SO_ERROR
+             ? hs_ask_error(c, value, len)
+             : hs_sys_getsockopt(hs_fd_number(&c->fd), level, name, value, len)) != 0)
         rv = hs_err_set(err, HS_E_SYSTEM, errno, "getsockopt", "getsockopt");
     hs_fd_look_end(&c->fd);
     return rv;

@@ -58,6 +58,7 @@ enum { USER_NONE, USER_CALL, USER_VISIT };
 struct direction {
     atomic_uchar user;
     atomic_bool late; /* a turn was over before what it was for */
+    atomic_bool asks; /* the kernel, or has been told and not noted it yet: see resets.c */
     _Atomic hs_err poison;
     _Atomic int64_t deadline_ns;
     _Atomic int64_t last_ns;
@@ -125,6 +126,7 @@ struct hs_conn {
     int64_t handshaking_since_ns; /* of the first step */
     struct direction dirs[2];
     _Atomic hs_err broken;  /* HS_E_RESET or HS_E_DEAD_PEER, no matter who found out first */
+    atomic_uint asking;     /* as direction.asks, for those who have claimed none */
     atomic_uint entering;   /* calls that look at `lease`, and have done nothing yet */
     atomic_bool out_ended;  /* by our own shutdown or close_notify */
     atomic_bool fin_sent;   /* by our own shutdown */
@@ -199,8 +201,6 @@ bool hs_conn_has_unread(struct hs_conn *c);
 HS_NODISCARD bool hs_conn_tcp_is_closed(struct hs_conn *c);
 /* The first code stays; whether this one is it. */
 bool hs_conn_set_once(_Atomic hs_err *where, hs_err code);
-/* The same for c->broken, which is counted. */
-void hs_conn_set_broken(struct hs_conn *c, hs_err code);
 
 extern const char hs_ended_here[];
 
@@ -218,6 +218,25 @@ void hs_conn_remember_local(struct hs_conn *c);
 bool hs_conn_known_local(struct hs_conn *c, struct hs_addr *ret_addr);
 
 /* ---- resets.c ---- */
+/* hs_conn_set_once for c->broken, which is counted. */
+void hs_conn_set_broken(struct hs_conn *c, hs_err code);
+/* Around each try of the layer's in a claimed or visited direction; passes rv on. */
+static inline void
+hs_ask_begin(struct hs_conn *c, enum hs_dir dir)
+{
+    atomic_store_explicit(&c->dirs[dir].asks, true, memory_order_release);
+}
+hs_err hs_ask_end(struct hs_conn *c, enum hs_dir dir, hs_err rv);
+/* The layer's, with that around it. */
+HS_NODISCARD hs_err hs_ask_recv(struct hs_conn *c, uint8_t *buf, size_t len, int flags,
+                                struct hs_error *err, short *want, size_t *ret_n);
+/* For who has found a socket that is over, and not been told why: c->broken, when all who may have
+ * been told have noted it. The caller asks nothing at the time. */
+HS_NODISCARD hs_err hs_conn_why_broken(struct hs_conn *c);
+/* After HS_E_RESET: EPIPE only says that it is over. Fills err anew when it was not a reset. */
+HS_NODISCARD hs_err hs_conn_judge_reset(struct hs_conn *c, struct hs_error *err);
+/* getsockopt(2) for SO_ERROR, which takes away the error that calls would be told: it is noted. */
+int hs_ask_error(struct hs_conn *c, void *value, socklen_t *len);
 /* Before the descriptor goes. unread_above: the peer had sent what nobody has read, above the
  * kernel. A connection that never moved a byte is not asked for unread ones. */
 void hs_resets_count_close(struct hs_conn *c, bool abortive, bool unread_above);
@@ -227,6 +246,8 @@ void hs_resets_count_close(struct hs_conn *c, bool abortive, bool unread_above);
 int64_t hs_conn_account(struct hs_conn *c, enum hs_dir dir, size_t n);
 /* What looks like a clean end: HS_OK, or what it was in truth. */
 HS_NODISCARD hs_err hs_input_check_end(struct hs_conn *c, struct hs_error *err);
+/* What a try that has not to wait gave, in truth: rv HS_OK and n 0 is an end. */
+HS_NODISCARD hs_err hs_input_judge(struct hs_conn *c, hs_err rv, size_t n, struct hs_error *err);
 /* len > 0 bytes from the layer, past the buffer; waits. *ret_n 0: a clean end. */
 HS_NODISCARD hs_err hs_input_read(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len,
                                   int flags, struct hs_error *err, size_t *ret_n);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from hardsock.lab.blackhole import BlackHole
 from hardsock.lab.namespaces import Namespace
 from hardsock.lab.peers import PeerScript
 from hardsock.lab.servers.process import Server
-from hardsock.lab.threads import Call
+from hardsock.lab.threads import Call, wait_until_blocked
 from pool.relay import Relay
 from support.require import require
 from support.servers import postgres
@@ -260,6 +261,42 @@ def test_the_check_of_a_pool_ends_and_so_does_the_pause_after_it(server: Server,
         with _pool(server.address, check=one, timeout=_PATIENT) as pool:
             pool.wait(_PATIENT)
             _ends(end, pool.getconn, psycopg_pool.PoolTimeout, lambda: checked.wait(_PATIENT))
+
+
+@pytest.mark.parametrize("within_a_call", [False, True])
+def test_an_interrupt_in_the_check_of_a_pool_loses_no_connection(
+    server: Server, within_a_call: bool
+) -> None:
+    """It is no connection that is bad, and ends the search; the one place of the pool is free."""
+    main = threading.main_thread()
+    checking = threading.Event()
+
+    def check(conn: Any) -> None:
+        if checking.is_set():
+            return
+        checking.set()
+        if within_a_call:
+            conn.execute(SLOW)
+        else:
+            signal.raise_signal(signal.SIGINT)
+
+    def interrupt() -> None:
+        assert main.native_id is not None and main.ident is not None
+        checking.wait(_PATIENT)
+        wait_until_blocked(main.native_id)
+        signal.pthread_kill(main.ident, signal.SIGINT)
+
+    with _pool(server.address, check=check, timeout=_PATIENT) as pool:
+        pool.wait(_PATIENT)
+        if within_a_call:
+            interrupter = threading.Thread(target=interrupt)
+            interrupter.start()
+        with hs.timeout(_PATIENT), pytest.raises(KeyboardInterrupt):
+            pool.getconn()
+        if within_a_call:
+            interrupter.join()
+        with hs.timeout(_PATIENT), pool.connection() as conn:
+            assert conn.execute("select 41 + 1").fetchone() == (42,)
 
 
 def test_a_connection_of_the_pool_is_given_again_after_a_cancel(server: Server, end: str) -> None:
