@@ -23,7 +23,7 @@ own=$(basename "$work"/dist/*.tar.gz .tar.gz)
 mkdir -p "$work/rpmbuild/SOURCES" "$work/archive"
 tar -xzf "$work/dist/$own.tar.gz" -C "$work/archive"
 mv "$work/archive/$own" "$work/archive/hardsock-$version"
-tar -czf "$work/hardsock-$version.tar.gz" -C "$work/archive" "hardsock-$version"
+tar -czf "$work/rpmbuild/SOURCES/hardsock-$version.tar.gz" -C "$work/archive" "hardsock-$version"
 
 site=$("$python" -c 'import sysconfig; print(sysconfig.get_path("platlib", "posix_prefix", {"base": "/usr", "platbase": "/usr"}))')
 cat > "$work/macros" << END
@@ -38,10 +38,10 @@ cat > "$work/macros" << END
 %py3_test_envvars PYTHONPATH=$root$site
 END
 
-say 'rpmbuild -ta'
+say 'rpmbuild'
 # Python itself is not installed by RPM here, and neither is any other requirement.
-rpmbuild --nodeps --quiet -ta --load="$work/macros" --define "_topdir $work/rpmbuild" \
-    --define "debug_package %{nil}" "$work/hardsock-$version.tar.gz" > "$work/log" 2>&1 || { tail -40 "$work/log"; exit 1; }
+rpmbuild --nodeps --quiet -bb --load="$work/macros" --define "_topdir $work/rpmbuild" \
+    --define "debug_package %{nil}" packaging/hardsock.spec > "$work/log" 2>&1 || { tail -40 "$work/log"; exit 1; }
 for package in "$work"/rpmbuild/RPMS/*/*.rpm; do
     say "$(basename "$package"): $(rpm -qlp "$package" | wc -l) files"
 done
