@@ -3,6 +3,7 @@
 check_names.py asks for a docstring and for units. Here, of each function, method and attribute that a
 user can call or read:
 - it has a docstring, records and the types of C included;
+- a number with a fraction says of what: seconds, since when, a share;
 - what it raises: each exception that its own body raises is named in it or in its class's docstring;
   one that can wait names some (or says whose it has: "as ``hardsock.connect``");
 - the state after a failure, of one that can wait: what stays, what is lost, what may be called again;
@@ -40,6 +41,11 @@ SAFETY = re.compile(
 AS_ANOTHER = re.compile(r"\bas (``)?[\w.]+\(\)")  # "Raises as recv() does."
 SETS = re.compile(r"\.(set_?\w*|bind)$")  # for later calls: it does not wait itself
 ENDED_BY = re.compile(r"\b([Cc]ancel\w*|tokens?|scopes?|Closed|TimeoutError|DeadlineExceeded)\b")
+UNIT = re.compile(
+    r"\b([Ss]econds?|time\.(time|monotonic)|CLOCK_\w+|share|per second|between 0 and 1|factor|"
+    r"percent|timeout|settimeout)\b"
+)
+STUB = check_names.PACKAGE / "_core.pyi"
 # Those that say of a caller's mistake, at once and with nothing done: told by the message.
 MISTAKES = {"TypeError", "AttributeError", "NotImplementedError", "StopIteration", "KeyError"}
 MISTAKES |= {"StopAsyncIteration", "AssertionError", "IndexError"}
@@ -53,6 +59,7 @@ class Entry:
     """The docstrings of its class."""
     value: object
     is_class: bool = False
+    is_read: bool = False  # an attribute
 
     @property
     def said(self) -> str:
@@ -61,6 +68,33 @@ class Entry:
     @property
     def refers(self) -> bool:
         return bool(check_names.REFERS.search(self.doc) or AS_ANOTHER.search(self.doc))
+
+
+def numbers_of_core() -> set[str]:
+    """Return the attributes of types of C that are of type float, as the stub has them."""
+    found = set()
+    for cls in ast.parse(STUB.read_text()).body:
+        for one in cls.body if isinstance(cls, ast.ClassDef) else []:
+            returns = getattr(one, "returns", None) if is_property(one) else None
+            if returns is not None and re.search(r"\bfloat\b", ast.unparse(returns)):
+                found.add(f"{cls.name}.{one.name}")  # type: ignore[union-attr,attr-defined]
+    return found
+
+
+def is_property(node: ast.stmt) -> bool:
+    marks = getattr(node, "decorator_list", [])
+    return any(isinstance(mark, ast.Name) and mark.id == "property" for mark in marks)
+
+
+NUMBERS = numbers_of_core()
+
+
+def is_number(entry: Entry) -> bool:
+    """Whether it is an attribute with a fraction."""
+    if inspect.isgetsetdescriptor(entry.value):
+        return f"{entry.value.__objclass__.__name__}.{entry.value.__name__}" in NUMBERS
+    returns = getattr(entry.value, "__annotations__", {}).get("return", "")
+    return entry.is_read and re.search(r"\bfloat\b", str(returns)) is not None
 
 
 def parameters(value: object) -> set[str]:
@@ -102,9 +136,8 @@ def members(name: str, cls: type) -> Iterator[Entry]:
                 continue
             # A name that another library gave it says there what it does.
             doc = inspect.getdoc(getattr(cls, key)) or ""
-            yield Entry(
-                f"{name}.{key}", doc, context, value.fget if isinstance(value, property) else value
-            )
+            read = value.fget if isinstance(value, property) else value
+            yield Entry(f"{name}.{key}", doc, context, read, is_read=is_read)
 
 
 def entries() -> Iterator[Entry]:
@@ -157,6 +190,8 @@ def problems_of(one: Entry) -> Iterator[str]:
     if len(one.doc) < 15:
         yield f"{one.name}: has no docstring"
         return
+    if is_number(one) and not UNIT.search(one.doc):
+        yield f"{one.name}: is a number, and does not say of what: seconds, since when, a share"
     if one.is_class:
         if not SAFETY.search(one.doc):
             yield f"{one.name}: does not say what threads, tasks or processes may do with it"

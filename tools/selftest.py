@@ -268,6 +268,14 @@ class Docstrings(unittest.TestCase):
         )
         self.assertEqual(self.problems(silent, "ValueError: n is negative."), 0)
 
+    def test_a_time_says_of_which_clock(self):
+        def last(self) -> "float | None":
+            """When it was."""
+
+        for doc, problems in (("When it was last read.", 1), ("Seconds since it was read.", 0)):
+            entry = check_docstrings.Entry("hardsock.C.last", doc, "", last, is_read=True)
+            self.assertEqual(len(list(check_docstrings.problems_of(entry))), problems)
+
     def test_a_class_says_who_may_use_it(self):
         for doc, problems in (("A line to somebody else.", 1), (self.SAFE, 0)):
             entry = check_docstrings.Entry("hardsock.Line", doc, "", object, is_class=True)

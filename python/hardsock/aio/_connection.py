@@ -521,12 +521,12 @@ class Connection:
 
     @property
     def last_read(self) -> float | None:
-        """When bytes were last received, or None."""
+        """When bytes were last received, by ``time.monotonic()``; None: never."""
         return self._conn.last_read
 
     @property
     def last_write(self) -> float | None:
-        """When bytes were last sent, or None."""
+        """When bytes were last sent, by ``time.monotonic()``; None: never."""
         return self._conn.last_write
 
     @property
