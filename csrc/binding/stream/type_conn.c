@@ -474,8 +474,10 @@ get_timeout(PyObject *self, void *Py_UNUSED(closure))
 
 static PyGetSetDef conn_getset[] = {
     INFO_GETTER("created", "When it was made, as time.monotonic() tells time.", CREATED),
-    INFO_GETTER("last_read", "When bytes were last received, by time.monotonic(); None: never.", LAST_READ),
-    INFO_GETTER("last_write", "When bytes were last sent, by time.monotonic(); None: never.", LAST_WRITE),
+    INFO_GETTER("last_read", "When bytes were last received, by time.monotonic(); None: never.",
+                LAST_READ),
+    INFO_GETTER("last_write", "When bytes were last sent, by time.monotonic(); None: never.",
+                LAST_WRITE),
     INFO_GETTER("bytes_received", "Bytes received from the kernel so far.", RECEIVED),
     INFO_GETTER("bytes_sent", "Bytes that the kernel took so far.", SENT),
     INFO_GETTER("buffered",
