@@ -371,7 +371,7 @@ nightly: need-dev ## all that is too slow for each commit (STAGES); logs in buil
 
 # ---- use
 
-.PHONY: bench compare demo dist docs wheel debian install clean
+.PHONY: bench compare demo dist docs wheel debian rpm install clean
 bench: need-dev build ## measure beside the peers
 	$(Q)$(PY) -m bench $(BENCH_ARGS)
 ifeq ($(BENCH_ARGS),)
@@ -417,8 +417,15 @@ static: ## the same as one file that needs nothing of the machine (musl)
 deb rpm static:
 	$(Q)$(MAKE) -C tuning $@
 
+.PHONY: wheel-musl
+wheel-musl: need-dev ## the same with musl, tried in a root that holds musl and an interpreter alone; root
+	$(Q)$(PY) packaging/musl.py
+
 debian: ## Debian packages, built and tried in a tree of Debian sid; root
 	$(Q)PYTHON=$(TOOLPY) sh packaging/debian.sh
+
+rpm: need-dev ## RPM packages by the spec, with stand-ins for Fedora's macros
+	$(Q)PYTHON=$(PY) sh packaging/rpm.sh
 
 install: lib tune ## libraries, header, pkg-config file and hardsock-tune under $(DESTDIR)$(PREFIX)
 	$(Q)install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)

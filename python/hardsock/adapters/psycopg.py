@@ -161,6 +161,9 @@ class Connection(psycopg.Connection[Any]):
         *dial_limits*: as of ``hardsock.connect(limits=)``; its place is held until it has logged in.
         The wait for a place, and the lookup, take ``connect_timeout`` seconds each at most, as each
         attempt does (psycopg's default: 130).
+
+        Raises ConnectionTimeout at the deadline, OperationalError for what psycopg calls so, and
+        ``hardsock.Cancelled``.
         """
         limits = checked_limits(kwargs.pop("dial_limits", None))
         ours = {name: kwargs.pop(name) for name in _SETTINGS if name in kwargs}

@@ -78,14 +78,17 @@ class Adapter(requests.adapters.HTTPAdapter):
     def init_poolmanager(
         self, connections: int, maxsize: int, block: bool = False, **pool_kwargs: Any
     ) -> None:
-        """As requests has it, of hardsock's connections."""
+        """As requests has it, of hardsock's connections. InvalidSchema: a proxy that it cannot use."""
         super().init_poolmanager(connections, maxsize, block)
         self.poolmanager = over.PoolManager(
             num_pools=connections, maxsize=maxsize, block=block, **self._learning, **pool_kwargs
         )
 
     def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
-        """As requests has it, of hardsock's connections."""
+        """As requests has it, of hardsock's connections.
+
+        InvalidSchema: a proxy of a kind that it cannot use.
+        """
         if proxy in self.proxy_manager:
             return self.proxy_manager[proxy]
         size: dict[str, Any] = {

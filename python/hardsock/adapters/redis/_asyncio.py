@@ -169,7 +169,10 @@ class AsyncRedis(redis.asyncio.Redis):
     total: float | None = None
 
     async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
-        """As redis-py has it, within ``total``."""
+        """As redis-py has it, within ``total``.
+
+        Raises ScopeEnded, which redis-py takes for its own ``TimeoutError``.
+        """
         if self.total is None:
             return await super().execute_command(*args, **kwargs)
         try:
