@@ -371,7 +371,7 @@ nightly: need-dev ## all that is too slow for each commit (STAGES); logs in buil
 
 # ---- use
 
-.PHONY: bench compare demo dist docs wheel debian rpm install clean
+.PHONY: bench compare demo dist docs wheel debian deb rpm rpms static install clean
 bench: need-dev build ## measure beside the peers
 	$(Q)$(PY) -m bench $(BENCH_ARGS)
 ifeq ($(BENCH_ARGS),)
@@ -424,7 +424,7 @@ wheel-musl: need-dev ## the same with musl, tried in a root that holds musl and 
 debian: ## Debian packages, built and tried in a tree of Debian sid; root
 	$(Q)PYTHON=$(TOOLPY) sh packaging/debian.sh
 
-rpm: need-dev ## RPM packages by the spec, with stand-ins for Fedora's macros
+rpms: need-dev ## RPM packages of it all by the spec, with stand-ins for Fedora's macros
 	$(Q)PYTHON=$(PY) sh packaging/rpm.sh
 
 install: lib tune ## libraries, header, pkg-config file and hardsock-tune under $(DESTDIR)$(PREFIX)

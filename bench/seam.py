@@ -32,9 +32,11 @@ def build() -> dict[str, Path]:
         made[name] = ROOT / "build" / "bench" / f"turns-{name}"
         made[name].parent.mkdir(parents=True, exist_ok=True)
         subprocess.run(
-            ["cc", "-std=c11", "-D_GNU_SOURCE", "-O2", "-flto=auto", "-Icsrc/include"]
-            + ["bench/core/turns.c", archive, "-o", str(made[name])]
-            + ["-lssl", "-lcrypto", "-lpthread"],
+            [
+                *("cc", "-std=c11", "-D_GNU_SOURCE", "-O2", "-flto=auto", "-Icsrc/include"),
+                *("bench/core/turns.c", archive, "-o", str(made[name])),
+                *("-lssl", "-lcrypto", "-lpthread"),
+            ],
             cwd=ROOT,
             check=True,
         )
@@ -45,8 +47,10 @@ def counted(program: Path, work: str, turns: int) -> int:
     """Instructions of a run."""
     with tempfile.TemporaryDirectory() as scratch:
         done = subprocess.run(
-            ["valgrind", "--tool=callgrind", f"--callgrind-out-file={scratch}/out", program]
-            + [work, str(turns)],
+            [
+                *("valgrind", "--tool=callgrind", f"--callgrind-out-file={scratch}/out"),
+                *(program, work, str(turns)),
+            ],
             check=True,
             capture_output=True,
             text=True,

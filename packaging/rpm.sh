@@ -1,6 +1,6 @@
 #!/bin/sh
 # rpm.sh: the RPM packages of this checkout's source archive, built by the spec, and what is in them;
-# `make rpm`. Needs rpmbuild (Debian's package rpm), and what `make build` needs.
+# `make rpms`. Needs rpmbuild (Debian's package rpm), and what `make build` needs.
 #
 # Fedora's macros for Python are not to be had on other systems. Stand-ins do here what they do there, so
 # that the spec's own lines run: what is built, what is packed and where, that no file is forgotten, and

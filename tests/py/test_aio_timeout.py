@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import socket
 import sys
@@ -490,7 +491,7 @@ def test_what_comes_between_its_look_and_its_entry_does_not_enter_it_again() -> 
 def test_of_threads_that_enter_one_at_once_one_does() -> None:
     """Without the GIL two could look, and find that nobody had."""
 
-    def enters(scope: Any, together: threading.Barrier) -> bool:
+    def enters(scope: Any, together: threading.Barrier, _: int) -> bool:
         async def main() -> bool:
             together.wait(LATE)
             try:
@@ -503,7 +504,8 @@ def test_of_threads_that_enter_one_at_once_one_does() -> None:
 
     for _ in range(50):
         scope, together = aio.timeout(LATE), threading.Barrier(4)
-        assert sum(run_threaded(lambda _: enters(scope, together), 4, timeout=LATE)) == 1
+        enter = functools.partial(enters, scope, together)
+        assert sum(run_threaded(enter, 4, timeout=LATE)) == 1
     plain = hs.timeout(LATE)
     with plain, pytest.raises(RuntimeError, match="entered already"):
         plain.__enter__()
