@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #define MANY 300
+#define PATIENCE (5 * SECOND) /* linger.c */
 
 /* returns: the other end of one that lingers. */
 static int
@@ -149,12 +150,14 @@ END_TEST
 /* Five seconds: that is how long one lingers of which nothing is heard. */
 START_TEST(patience_ends_though_the_program_has_closed_the_epoll_set)
 {
+    int64_t began = hs_now(), before = cpu_ns();
     int one = lingering(), other = lingering();
-    int64_t before = cpu_ns();
+    bool open;
 
     EVENTUALLY(number_is(2));
     ck_assert_int_eq(close_all_of_kind("eventpoll"), 1);
-    ck_assert(is_open(one)); /* The thread hears that, and nothing from then on. */
+    open = is_open(one); /* The thread hears that, and nothing from then on. */
+    ck_assert(open || hs_now() - began >= PATIENCE); /* on a machine that stood still */
     while (!number_is(0))
         ck_assert_int_eq(poll(NULL, 0, 20), 0);
     ck_assert_int_lt(cpu_ns() - before, 3 * SECOND);
