@@ -406,6 +406,12 @@ wheel: need-dev ## a wheel by the release's steps, tried in bare trees of Debian
 	$(Q)$(PY) packaging/wheel.py build
 	$(Q)$(PY) packaging/wheel.py check $(WHEEL_SUITES)
 
+deb: ## hardsock-tune alone as a Debian package, in build/tune/packages
+rpm: ## the same as an RPM
+static: ## the same as one file that needs nothing of the machine (musl)
+deb rpm static:
+	$(Q)$(MAKE) -C tuning $@
+
 debian: ## Debian packages, built and tried in a tree of Debian sid; root
 	$(Q)PYTHON=$(TOOLPY) sh packaging/debian.sh
 

@@ -54,15 +54,16 @@ enum { LOCAL_UNKNOWN, LOCAL_BEGUN, LOCAL_KNOWN };
 /* Who has a direction. */
 enum { USER_NONE, USER_CALL, USER_VISIT };
 
+/* Members of structures below are in an order that leaves no holes: there may be ten thousands. */
 struct direction {
     atomic_uchar user;
+    atomic_bool late; /* a turn was over before what it was for */
     _Atomic hs_err poison;
     _Atomic int64_t deadline_ns;
     _Atomic int64_t last_ns;
     _Atomic uint64_t bytes;
     _Atomic int64_t turn_ns;       /* the most that one turn may take, or HS_NEVER */
     _Atomic int64_t turn_began_ns; /* 0: it is not this direction's turn */
-    atomic_bool late;              /* a turn was over before what it was for */
     /* For who looks (roll.h); relaxed, and only the claimer writes: */
     _Atomic int64_t waits_since_ns; /* a call waits for the peer; 0: none */
     _Atomic int64_t waited_ns;
@@ -77,11 +78,11 @@ struct direction {
 struct quiet {
     atomic_bool bounded;         /* somebody sets one of the next two, or has */
     atomic_bool stays;           /* op->told ends no call before first_by_ns is set */
+    atomic_bool asked;           /* span_ns is a guard's, which puts back what was there */
+    _Atomic int ended;           /* enum hs_quiet: what has ended a call, and ends all others */
     _Atomic int64_t span_ns;     /* from the last byte on, either way; or HS_NEVER */
     _Atomic int64_t first_by_ns; /* when a first message has to begin, and no other is waited for;
                                   * HS_NEVER: as many as come */
-    _Atomic int ended;           /* enum hs_quiet: what has ended a call, and ends all others */
-    atomic_bool asked;           /* span_ns is a guard's, which puts back what was there */
 };
 
 static inline int64_t
@@ -104,11 +105,11 @@ struct hs_roll_entry {
     struct hs_call_site *_Atomic site;
     atomic_uchar made;    /* enum hs_made */
     atomic_uchar counted; /* COUNTED_* in roll.c */
+    atomic_bool served;   /* a server's: its handler works on it when no call does */
+    uint32_t reads;       /* belongs to who has claimed HS_DIR_IN */
     _Atomic uint64_t thread;
     struct hs_call_site *_Atomic holder; /* written by its pool: who has borrowed it */
-    atomic_bool served;                  /* a server's: its handler works on it when no call does */
     _Atomic uint64_t service;            /* whose, times 8, and enum hs_phase; 0: no server's */
-    uint32_t reads;                      /* belongs to who has claimed HS_DIR_IN */
     _Atomic int64_t application_ns, gil_ns;
 };
 
@@ -122,7 +123,6 @@ struct hs_conn {
     struct hs_tls *_Atomic tls;   /* owns; NULL: plain */
     int64_t handshake_until_ns;   /* HS_NEVER but during a handshake; belongs to it, as the next */
     int64_t handshaking_since_ns; /* of the first step */
-    atomic_bool handshaking;      /* between the first step of a handshake and its last */
     struct direction dirs[2];
     _Atomic hs_err broken;  /* HS_E_RESET or HS_E_DEAD_PEER, no matter who found out first */
     atomic_uint entering;   /* calls that look at `lease`, and have done nothing yet */
@@ -131,6 +131,9 @@ struct hs_conn {
     atomic_bool may_linger; /* somebody other than us may have set SO_LINGER */
     atomic_bool in_slots;
     atomic_bool has_turns;            /* somebody bounds one of them, or has */
+    atomic_bool handshaking;          /* between the first step of a handshake and its last */
+    atomic_bool mid_message;          /* a call waits for the rest of something */
+    atomic_uchar local_state;         /* LOCAL_*: whether local is there */
     struct hs_slots *slots;           /* owns a reference, or NULL; write once, before in_slots */
     struct hs_departures *departures; /* owns a reference, or NULL; write once, as slots */
     struct hs_delays *delays;         /* owns a reference, or NULL; write once, as slots */
@@ -144,19 +147,18 @@ struct hs_conn {
     struct quiet quiet;
     size_t read_size;        /* how much is asked of the kernel at once when buffering */
     _Atomic size_t buffered; /* in the buffer, for those who only look */
-    atomic_bool mid_message; /* a call waits for the rest of something */
     _Atomic int64_t half_closed_ns;
     int64_t created_ns;
-    unsigned changed;
-    struct hs_addr peer;                 /* the socket's; immutable */
     struct hs_addr *_Atomic client;      /* owns; write once: the peer is a proxy, and this its
                                           * client. Others know c by then, and may look. */
     struct hs_conn_guest *_Atomic guest; /* NULL: none, or told already */
     struct hs_spot *_Atomic spot;        /* owns: where it is parked; NULL: it never was */
-    atomic_uchar local_state;            /* LOCAL_*: whether local is there */
-    struct sockaddr_in6 local;           /* of either family, from the first question on */
-    struct hs_sockopts opts;             /* as asked; immutable */
+    unsigned changed;
+    struct sockaddr_in6 local; /* of either family, from the first question on */
+    struct hs_sockopts opts;   /* as asked; immutable */
     struct hs_roll_entry roll;
+    struct hs_addr peer; /* the socket's; immutable; at the end, and of its storage there is only as
+                          * much as it needs (hs_addr_copy) */
 };
 
 /* Keeps the lease that op names, if any, from ending: for a moment, in which nothing may wait.
