@@ -170,7 +170,7 @@ run_examiner(void *arg)
     calls_begin();
     if (pool_is_there() && servers_are_many())
         examine_pool(&c);
-    if (pool_is_there())
+    if (pool_is_there() && !servers_are_many())
         pool_end();
     await_lookups();
     for (int by_name = 0; by_name < 2; by_name++) {

@@ -242,6 +242,12 @@ MUTATIONS = [
         "    return r->watched &&",
     ),
     Mutation(
+        "draining leaves who is parked",
+        "stream/parking.c",
+        "    atomic_store(&p->draining, true);\n    hs_reactor_call_all(p->reactor);",
+        "    atomic_store(&p->draining, true);",
+    ),
+    Mutation(
         "a notifier does not look at a new alarm",
         "cancel/notifier.c",
         "    if (wakes)\n        hs_wakelist_wake(&n->wakers);\n    if (stopped) {",

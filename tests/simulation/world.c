@@ -191,9 +191,11 @@ world(void)
     (void)sim_wait(disturber_has_ended, NULL, SIM_NEVER);
     if (!world_is_scarce())
         calm_examine();
-    if (pool_is_there())
+    if (pool_is_there() && sim_chance(500))
         pool_end();
     servers_stop();
+    if (pool_is_there())
+        pool_end();
     if (!sim_wait(threads_have_ended, NULL, sim_now() + 300 * SIM_S))
         sim_violation("%zu threads do not end", sim_live_threads());
     sim_before_time_passes(NULL);

@@ -66,7 +66,8 @@ void calm_begin(void);
 int64_t calm_span(void);
 /* Where it is calm, what fails must not. */
 void calm_expect(hs_err rv, const char *what);
-/* After the clients' end: whether all works as the way allows. Ends the pool. */
+/* After the clients' end: whether all works as the way allows. Ends the pool where its connections
+ * would keep servers from others. */
 void calm_examine(void);
 
 /* ---- calls.c ------------------------------------------------------------------------------- */
