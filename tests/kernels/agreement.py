@@ -203,13 +203,18 @@ def default(known: Fact, path: str, kernel: str, seen: str, worked_out: str | No
     return f"{shown}, not {said}"
 
 
+def scope_of(known: Fact, kernel: str) -> str:
+    """What the entry says of that kernel."""
+    if known.scope_until is not None and not older(known.scope_until[0], kernel):
+        return known.scope_until[1]
+    return known.scope
+
+
 def scope(known: Fact, kernel: str, child: str) -> str | None:
     """As existence(); child: write, read or absent in a child network namespace."""
     if known.scope == "none" or "IPC" in known.scope:
         return None
-    said = known.scope
-    if known.scope_until is not None and not older(known.scope_until[0], kernel):
-        said = known.scope_until[1]
+    said = scope_of(known, kernel)
     want = {"namespace": ("write",), "global": ("absent",)}.get(said, ("read",))
     if known.read_only:
         want = (*want, "read")

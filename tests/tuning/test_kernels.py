@@ -287,7 +287,7 @@ def said(tmp_path: Path) -> list[str]:
             value = agreement.default_of(fact.default, path, KERNEL).replace("empty", "")
             value = by_memory.get(path, value)
             mode = "444" if fact.read_only else "644"
-            child = {"namespace": mode, "global": None}.get(fact.scope, "444")
+            child = {"namespace": mode, "global": None}.get(agreement.scope_of(fact, KERNEL), "444")
             lines += key(path, value, mode, child)
     trees = [*boot.profiles(), "child container", "container in a child"]
     lines += [f"SAME|{name}|{boot.SMALLEST}" for name in trees]

@@ -195,6 +195,15 @@ say_module(const struct target *t, const struct setting *w, const char *key)
                      module);
 }
 
+/* A doubt goes with the value, into the file and to who makes it. */
+static void
+say_doubt(const struct options *o, const struct target *t, const char *warning, bool weighed)
+{
+    if (o->format == FORMAT_PRETTY)
+        (void)printf("%s%s: %s\n", t->comment, weighed ? "note" : "warning", printable(warning));
+    say("%s: %s", weighed ? "note" : "warning", warning);
+}
+
 /* A pattern of the profile that the other tool would take to the key as well. */
 static bool
 is_reached(const struct target *t, const struct profile *p, const char *path)
@@ -205,15 +214,6 @@ is_reached(const struct target *t, const struct profile *p, const char *path)
         reached |= key_is_pattern(p->settings[i].path) && p->settings[i].want == WANT_EXACT &&
                    key_matches(p->settings[i].path, path);
     return reached;
-}
-
-/* A doubt goes with the value, into the file and to who makes it. */
-static void
-say_doubt(const struct options *o, const struct target *t, const char *warning, bool weighed)
-{
-    if (o->format == FORMAT_PRETTY)
-        (void)printf("%s%s: %s\n", t->comment, weighed ? "note" : "warning", printable(warning));
-    say("%s: %s", weighed ? "note" : "warning", warning);
 }
 
 /* One setting of the document; false if it was left out. */
