@@ -231,7 +231,8 @@ def test_the_pause_before_another_try_ends(
 ) -> None:
     with driver.client(total_of(end), ids.ca, retries=3) as client:
         ends(driver, end, lambda: client.get(peer.url("/busy")), lambda: peer.wait_for("/busy"))
-        assert [path for path, _ in peer.seen] == ["/busy"]
+        # Not again; a busy machine's deadline may even come before it has asked at all.
+        assert [path for path, _ in peer.seen] in ([], ["/busy"])
     nothing_open()
 
 

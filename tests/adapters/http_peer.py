@@ -76,7 +76,7 @@ class HttpPeer:
         """The address of *path*."""
         return f"{self.scheme}://127.0.0.1:{self.port}{path}"
 
-    def wait_for(self, path: str, count: int = 1, timeout: float = 10.0) -> None:
+    def wait_for(self, path: str, count: int = 1, timeout: float = 60.0) -> None:
         """Wait until *path* was asked for *count* times."""
         with self._changed:
             if not self._changed.wait_for(

@@ -381,10 +381,14 @@ class Transport(asyncio.Transport):
         if not self._queue and self._sending is None:
             if self._gathers:
                 self._unsent.transports.append(self)
-            elif self._write_now(data):
-                return
             else:
-                self._maybe_pause()
+                if self._unsent is not None:
+                    turn = self._unsent.turn
+                    # As it was for the piece before: from now on they are gathered.
+                    self._gathers = turn == self._turn
+                    self._turn = turn
+                if not self._send(data):
+                    self._maybe_pause()
                 return
         self._queue.append(data)
         self._queued += len(data)
@@ -392,14 +396,6 @@ class Transport(asyncio.Transport):
             self._send_queued()
         if self._sending is not None:
             self._maybe_pause()
-
-    def _write_now(self, data: bytes) -> bool:
-        if self._unsent is not None:
-            turn = self._unsent.turn
-            # As it was for the piece before: from now on they are gathered.
-            self._gathers = turn == self._turn
-            self._turn = turn
-        return self._send(data)
 
     def flush(self) -> bool:
         """Send what was written since the loop has waited; whether nobody had to be told."""
