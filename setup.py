@@ -58,6 +58,15 @@ def read_version() -> str:
     return found[1]
 
 
+def read_readme() -> str:
+    """README.md, with links for those who read it where the repository is not beside it."""
+    found = re.search(r'^Source = "([^"]+)"', (ROOT / "pyproject.toml").read_text(), re.M)
+    if found is None:
+        sys.exit("pyproject.toml does not say under [project.urls] where the source is read.")
+    text = (ROOT / "README.md").read_text()
+    return re.sub(r"\]\((?!https?:|#)", f"]({found[1]}", text)
+
+
 def flag(name: str) -> bool:
     return os.environ.get(name, "") not in ("", "0")
 
@@ -225,6 +234,8 @@ class EggInfo(egg_info):
 pure = flag("HARDSOCK_NO_MODULE")
 setup(
     version=read_version(),
+    long_description=read_readme(),
+    long_description_content_type="text/markdown",
     cmdclass={
         "build": Build,
         "build_ext": BuildExt,

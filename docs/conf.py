@@ -8,6 +8,8 @@ Sphinx rather than MkDocs: it reads C extension types by their text signatures, 
 reference, and its search works in a folder without a server.
 """
 
+import importlib
+import inspect
 import re
 import shutil
 import sys
@@ -29,9 +31,10 @@ project = "hardsock"
 author = "The hardsock authors"
 copyright = "2026, The hardsock authors"
 version = release = hardsock.__version__
-source = "https://hardsock.example/source/"  # where the repository will be read
+# Where the repository is read.
+source = re.search(r'^Source = "([^"]+)"', (ROOT / "pyproject.toml").read_text(), re.M)[1]  # type: ignore[index]
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.linkcode", "sphinx.ext.napoleon"]
 exclude_patterns = ["site/**", "experiments/**/result.json"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4
@@ -69,6 +72,41 @@ def leads_out(app: object, docname: str, text: list[str]) -> None:
     text[0] = OUTWARD.sub(rewrite, text[0])
 
 
+def c_sources() -> dict[str, str]:
+    """Return which file of the binding makes each type of C."""
+    found = {}
+    for path in sorted((ROOT / "csrc/binding").rglob("*.c")):
+        for name in re.findall(r'\.name = "hardsock\.(?:_core\.)?(\w+)"', path.read_text()):
+            found[name] = path.relative_to(ROOT).as_posix()
+    return found
+
+
+TYPES_OF_C = c_sources()
+
+
+def linkcode_resolve(domain: str, info: dict[str, str]) -> str | None:
+    """Return where the source of a name of the reference is read."""
+    if domain != "py" or not info["module"]:
+        return None
+    value = importlib.import_module(info["module"])
+    path = [value]
+    for part in info["fullname"].split("."):
+        if (value := getattr(value, part, None)) is None:
+            return None
+        path.append(value)
+    for one in (getattr(p, "fget", None) or p for p in reversed(path[1:])):
+        try:
+            file = Path(inspect.getsourcefile(inspect.unwrap(one)) or "")
+            line = inspect.getsourcelines(inspect.unwrap(one))[1]
+        except (OSError, TypeError):
+            if name := TYPES_OF_C.get(getattr(one, "__name__", "")):
+                return source + name
+            continue
+        if file.is_relative_to(ROOT):
+            return f"{source}{file.relative_to(ROOT).as_posix()}#L{line}"
+    return None
+
+
 NAMES = re.compile(r" *[\w*]+(, [\w*]+)*,")
 
 
@@ -79,7 +117,10 @@ def before_napoleon(
     if name.startswith("hardsock.adapters") and getattr(value, "__doc__", None) is None:
         lines.clear()  # The library's own text, of the method that is replaced.
     if what in ("attribute", "data", "property") and lines:
-        lines.insert(0, "")  # "Client: ..." says for whom it is, and is no type.
+        lines[:0] = [
+            "..",
+            "",
+        ]  # "Client: ..." says for whom it is, and is no type: a comment first.
     # Several parameters with one description may take several lines: napoleon reads one.
     i = 0
     while i + 1 < len(lines):

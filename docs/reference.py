@@ -1,7 +1,8 @@
 """Writes the reference: each public name once, on the page of its module, from its docstring.
 
-Which names are public is what tools/check_names.py says, which writes api.md from them: there is one
-list, and nothing is in it by hand. The pages are made for the site and not kept.
+And hardsock.h (c_reference.py), and the manual pages of the commands, by mandoc. Which names are
+public is what tools/check_names.py says, which writes api.md from them: there is one list, and
+nothing is in it by hand. The pages are made for the site and not kept.
 """
 
 from __future__ import annotations
@@ -9,15 +10,20 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import re
+import shutil
+import subprocess
 import sys
 import typing
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
 
-import check_names
+import c_reference  # noqa: E402
+import check_names  # noqa: E402
 
 # Modules with a page, and what each is for; api.md has the others, whose libraries may be missing.
 MODULES = {
@@ -32,6 +38,7 @@ MODULES = {
     "hardsock.aio.anyio_stream": "anyio's streams over a connection",
 }
 ADAPTERS = "hardsock.adapters"
+MANUALS = ("share/man/man1/hardsock.1", "tuning/man/hardsock-tune.8")
 GROUPS = ("Functions", "Classes", "Records", "Errors and warnings", "Other")
 
 
@@ -109,11 +116,36 @@ def adapters() -> dict[str, str]:
     return found
 
 
-def write(folder: Path) -> None:
-    folder.mkdir(exist_ok=True)
+def manual(path: Path) -> str:
+    """Return a manual page as one of the site: its headings ours, the rest mandoc's HTML."""
+    if shutil.which("mandoc") is None:
+        raise SystemExit("docs: mandoc is not installed; it reads the manual pages")
+    command = ["mandoc", "-T", "html", "-O", "fragment", str(path)]
+    html = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    out = [f"# {path.stem}({path.suffix[1:]})"]
+    for section in html.split('<section class="Sh">\n')[1:]:
+        heading, body = section.split("</h1>\n", 1)
+        title = " ".join(re.sub(r"<[^>]+>", "", heading).split()).capitalize()
+        body = body.rpartition("</section>")[0]
+        body = re.sub(r"<(/?)h2\b", r"<\1h3", body)
+        anchor = re.search(r'id="([^"]+)"', heading)  # for links within the page
+        here = f'<span id="{anchor[1]}"></span>\n' if anchor else ""
+        out.append(f"## {title}\n\n```{{raw}} html\n{here}{body}```")
+    return "\n\n".join(out) + "\n"
+
+
+def pages() -> Iterator[tuple[str, str]]:
     described: set[str] = set()
     for name, purpose in (MODULES | adapters()).items():
-        text = "\n".join(page(name, purpose, described))
+        yield name, "\n".join(page(name, purpose, described))
+    yield "c", c_reference.page((ROOT / "csrc/include/hardsock.h").read_text())
+    for name in MANUALS:
+        yield f"man-{Path(name).stem}", manual(ROOT / name)
+
+
+def write(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    for name, text in pages():
         path = folder / f"{name}.md"
         if not path.exists() or path.read_text() != text:
             path.write_text(text)

@@ -40,7 +40,7 @@ try() {
     "$@" >"$build/said" 2>&1 || { cat "$build/said"; say "failed: $*"; exit 1; }
     tail -3 "$build/said"
 }
-try hardsock demo
+try hardsock demo --plain --patience 10
 try sh "$here/debian/tests/library"
 try sh "$here/debian/tests/tune"
 python3 -c 'import hardsock as hs; print("hardsock", hs.__version__, "on", hs.openssl_version())'

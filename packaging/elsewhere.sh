@@ -25,6 +25,7 @@ aarch64)
     sysroot=$root/build/elsewhere/aarch64/sysroot
     CC="aarch64-linux-gnu-gcc --sysroot=$sysroot"
     wrap="qemu-aarch64 -L $sysroot"
+    ppoll=$(printf '#include <sys/syscall.h>\nSYS_ppoll\n' | cc -E -P - | tail -1)
     static= # glibc's name lookups load what is in the tree
     ;;
 *)
@@ -88,7 +89,7 @@ made_of_debian() {
         done
     fi
     pkgconfig=$sysroot/usr/lib/aarch64-linux-gnu/pkgconfig
-    flags=
+    flags=-DMACHINE_SYS_PPOLL=$ppoll
     libraries=
     PKG_CONFIG_SYSROOT_DIR=$sysroot
     export PKG_CONFIG_SYSROOT_DIR

@@ -1,6 +1,6 @@
 """What somebody does in the first minute after `pip install hardsock`, with nothing else about.
 
-    try_wheel.py    run by the interpreter that the wheel was installed for
+    try_wheel.py [STEP...]    run by the interpreter that the wheel was installed for
 
 Uses the standard library and the wheel alone: a deadline ends a wait, TLS reaches a local server whose
 certificate the system trusts, the demo plays, the programs start. Ends with what was found wrong.
@@ -86,10 +86,13 @@ def contents() -> str:
     return ", ".join(f"{name} {version}" for name, version in parts.items())
 
 
-def main() -> int:
+STEPS = {step.__name__: step for step in (contents, deadline, tls, demo, tune)}
+
+
+def main(names: list[str]) -> int:
     print(f"hardsock {hs.__version__} on Python {sys.version.split()[0]}")
     wrong = 0
-    for step in (contents, deadline, tls, demo, tune):
+    for step in [STEPS[name] for name in names] or STEPS.values():
         try:
             print(f"  ok    {step.__name__}: {step()}", flush=True)
         except Exception as exc:
@@ -99,4 +102,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -74,7 +74,18 @@ export DEBIAN_FRONTEND=noninteractive
 update-ca-certificates >/dev/null 2>&1
 python3 -m venv /srv/venv
 /srv/venv/bin/pip install -q --no-index /srv/*.whl
-cd / && exec /srv/venv/bin/python -W error /srv/try_wheel.py
+cd /
+/srv/venv/bin/python -W error /srv/try_wheel.py
+# Fedora, SUSE and Alpine have the certificates elsewhere, and only there.
+mv /etc/ssl/certs/ca-certificates.crt /srv/bundle
+rm -r /etc/ssl /usr/lib/ssl
+for place in /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/ca-bundle.pem /etc/ssl/cert.pem; do
+    echo "with the certificates in $place alone"
+    mkdir -p "${place%/*}"
+    mv /srv/bundle "$place"
+    /srv/venv/bin/python -W error /srv/try_wheel.py tls
+    mv "$place" /srv/bundle
+done
 """
 
 

@@ -48,6 +48,7 @@ _WHO = r"(?P<who>[^\]]*?)-?(?:plain|tls)?-?(?:deadline|scope|cancel)?"
 _HTTPX = r"(?P<who>(?:sync|asyncio|uvloop|trio)-(?:httpx2?))"
 _WAYS = ("sync", "asyncio", "uvloop", "trio")
 _BOTH = ("plain", "TLS")
+_MANY = r"(?P<who>redis[-.]\w+, \w+)"
 RULES = (
     # The contract of HTTP libraries: http_contract.py.
     Rule(_HTTP, "a_dead_name_server_ends", "dead DNS", _WHO, transports=_BOTH),
@@ -113,22 +114,28 @@ RULES = (
         )
     ),
     *(
-        Rule("redis_many", function, what, ".*", adapter, "", ("plain",))
-        for function, what, adapter in (
-            ("a_command_of_a_cluster_ends", "silent", "redis-py, cluster"),
-            ("a_command_of_a_cluster_ends", "reuse after cancel", "redis-py, cluster"),
-            ("looking_for_the_nodes_ends", "pause", "redis-py, cluster"),
-            ("asking_a_sentinel_ends", "silent", "redis-py, Sentinel"),
-            ("a_command_of_an_awaited_cluster_ends", "silent", "redis.asyncio, cluster"),
-            (
-                "a_command_of_an_awaited_cluster_ends",
-                "reuse after cancel",
-                "redis.asyncio, cluster",
-            ),
-            ("finding_the_nodes_ends_where", "pause", "redis.asyncio, cluster"),
-            ("asking_an_awaited_sentinel_ends", "silent", "redis.asyncio, Sentinel"),
+        Rule("redis_many", f"a_command_of_{function}_ends", what, ".*", adapter)
+        for what in ("silent", "reuse after cancel")
+        for function, adapter in (
+            ("a_cluster", "redis-py, cluster"),
+            ("a_client_of_sentinel", "redis-py, Sentinel"),
+            ("an_awaited_cluster", "redis.asyncio, cluster"),
+            ("an_awaited_client_of_sentinel", "redis.asyncio, Sentinel"),
         )
     ),
+    *(
+        Rule("redis_many", f"a_first_question_{function}", what, f"{word}.*{_MANY}.*", "", "", how)
+        for function, what, word, how in (
+            ("to_a_name_that_is_not_found_ends", "dead DNS", "", _BOTH),
+            ("into_a_black_hole_ends", "black hole", "", ()),
+            ("behind_a_stalled_handshake_ends", "TLS stall", "", ("TLS",)),
+            ("that_is_not_answered_ends", "silent", "(?=.*silent)", ()),
+            ("that_is_not_answered_ends", "drip", "(?=.*drip)", ()),
+            ("whose_answer_breaks_off", "reset", "(?=.*reset)", ()),
+            ("whose_answer_breaks_off", "truncated", "(?=.*truncated)", ()),
+        )
+    ),
+    Rule("redis_many", "the_pause_before_sentinel_is_asked", "pause", f".*{_MANY}.*"),
     # Databases. Their clients have no limit of their own that is a total: the scope is the limit.
     *(
         Rule("psycopg", function, what, ".*", adapter, "", _BOTH)
@@ -267,13 +274,17 @@ LACKS = {
     "httpcore": ("redirect",),
     **{f"{way}-{one}": ("pause",) for way in _WAYS for one in ("httpx", "httpx2")},
     **dict.fromkeys(("smtp", "pop", "imap", "ftp"), ("queue", "pause")),
-    "redis-py, cluster": ("queue",),
+    **{
+        f"{client}, {kind}": ("queue",)
+        for client in ("redis-py", "redis.asyncio")
+        for kind in ("cluster", "Sentinel")
+    },
     "paho-mqtt": ("silent", "drip", "queue", "pause"),
     **dict.fromkeys(("kombu", "celery"), ("queue",)),
 }
 """What a library has not, so that nothing of it can be tested."""
 
-UNSEEN = {"httpcore": ("queue",)}
+UNSEEN = {"httpcore": ("queue",), "redis-py, cluster": ("pause",)}
 """What a library has, and no adapter can reach."""
 
 Cells = dict[str, dict[str, dict[str, set[str]]]]  # adapter, what, transport: ends

@@ -4,9 +4,7 @@
     freethreaded.py check    build this checkout for it, then run the suite and a storm on it
 
 Debian ships no such interpreter, but its source package holds one: `configure --disable-gil` is all
-that differs. The package comes by apt from sid, or from the last stable release where sid's is not to
-be had, with lists of its own: the machine's configuration stays as it is. $FREETHREADED chooses the
-version (3.13). The cache is that of distro.py.
+that differs. $FREETHREADED chooses the version (3.13). The cache is that of distro.py.
 """
 
 from __future__ import annotations
@@ -23,6 +21,7 @@ from pathlib import Path
 
 import distro
 import tomllib
+from debian_source import fetch, run
 
 VERSION = os.environ.get("FREETHREADED", "3.13")
 JOBS = os.environ.get("JOBS", "2")
@@ -58,73 +57,6 @@ def python() -> Path:
     return prefix() / f"bin/python{VERSION}t"
 
 
-def run(command: list[str], **options: object) -> None:
-    """Run command quietly; its last lines are shown when it fails."""
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
-    )
-    if done.returncode:
-        tail = "\n".join(done.stdout.splitlines()[-30:])
-        raise distro.DistroError(f"{' '.join(command[:4])} ... failed:\n{tail}")
-
-
-def fetch(scratch: Path) -> Path:
-    """Get and unpack Debian's source package; return its folder."""
-    for suite in reversed(distro.SUITES):
-        try:
-            return fetch_from(suite, scratch / suite)
-        except distro.DistroError as exc:
-            problem = exc
-    raise problem
-
-
-def fetch_from(suite: str, scratch: Path) -> Path:
-    scratch.mkdir()
-    sources = distro.mirror()
-    if not sources:
-        raise distro.DistroError(
-            "apt here knows no Debian source; name one in HARDSOCK_DEBIAN_MIRROR"
-        )
-    listed = scratch / "sources.list"
-    signed = "[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]"
-    listed.write_text(f"deb-src {signed} {sources[0]} {suite} main\n")
-    for folder in ("lists/partial", "cache/archives/partial"):
-        (scratch / folder).mkdir(parents=True)
-    options = {
-        "Dir::Etc::SourceList": listed,
-        "Dir::Etc::SourceParts": "-",
-        "Dir::State::Lists": scratch / "lists",
-        "Dir::Cache": scratch / "cache",
-        "APT::Sandbox::User": "root",
-    }
-    apt = ["apt-get", "-qq", *(f"-o{k}={v}" for k, v in options.items())]
-    run([*apt, "update"], cwd=scratch)
-    for version in listed_versions(["apt-cache", *apt[2:]], scratch):
-        try:
-            run([*apt, "source", "--download-only", f"python{VERSION}={version}"], cwd=scratch)
-            break
-        except distro.DistroError as exc:
-            distro.say(f"{suite} lists python{VERSION} {version}, which is not to be had")
-            problem = exc
-    else:
-        raise problem
-    (description,) = scratch.glob("*.dsc")
-    # Debian's patches look for packages in its own places, which such an interpreter does not have.
-    unpack = ["dpkg-source", "--skip-patches", "-x", description.name, "source"]
-    run(unpack, cwd=scratch)
-    return scratch / "source"
-
-
-def listed_versions(apt_cache: list[str], scratch: Path) -> list[str]:
-    """Newest first. A mirror in the middle of an update lists one that it does not have yet."""
-    command = [*apt_cache, "showsrc", "--only-source", f"python{VERSION}"]
-    shown = subprocess.run(command, cwd=scratch, capture_output=True, text=True).stdout
-    versions = [line.split()[1] for line in shown.splitlines() if line.startswith("Version: ")]
-    if not versions:
-        raise distro.DistroError(f"no source package of python{VERSION} is listed")
-    return versions[::-1]  # apt shows the oldest first.
-
-
 def lacking() -> list[str]:
     """Return the packages whose headers the compiler does not find."""
     missing = []
@@ -149,7 +81,7 @@ def make() -> Path:
             raise distro.DistroError(f"needs headers: apt install {' '.join(packages)}")
         distro.say(f"building CPython {VERSION}t into {prefix()}")
         with tempfile.TemporaryDirectory(dir=folder, prefix="build-") as held:
-            source = fetch(Path(held))
+            source = fetch(f"python{VERSION}", Path(held))
             configure = ["./configure", "-q", "--disable-gil", f"--prefix={prefix()}"]
             # pip is not needed in it: the one that runs this installs for it.
             run([*configure, "--with-ensurepip=no"], cwd=source)

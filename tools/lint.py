@@ -76,6 +76,7 @@ CHECKS = [
     tool("check_outputs"),
     tool("check_stub"),
     tool("check_names"),
+    tool("check_docstrings"),
     Check("check_header", lambda: [sys.executable, "tools/check_header.py"], "c++"),
     Check("check_abi", lambda: [sys.executable, "tools/check_abi.py"], "cc"),
     Check(

@@ -9,6 +9,7 @@ import unittest
 import check_abi
 import check_adapters
 import check_calls
+import check_docstrings
 import check_floors
 import check_header
 import check_knots
@@ -219,6 +220,66 @@ class Names(unittest.TestCase):
         self.assertNotIn("hardsock.pool.pool", found)
         self.assertNotIn("hardsock.otel.names", found)
         self.assertFalse([one for one in found if "._" in one])
+
+
+class Docstrings(unittest.TestCase):
+    SAFE = (
+        "A line to somebody. Any thread may call it; close() ends its calls: Closed, a SocketError."
+    )
+
+    def problems(self, value: object, context: str = "") -> int:
+        entry = check_docstrings.Entry("hardsock.f", inspect.getdoc(value) or "", context, value)
+        return len(list(check_docstrings.problems_of(entry)))
+
+    def test_what_waits_says_what_it_raises_leaves_behind_and_is_ended_by(self):
+        def bare(timeout=None):
+            """Fetch the answer from it."""
+
+        def whole(timeout=None):
+            """Fetch the answer. Raises DeadlineExceeded; what came stays buffered. By token, too."""
+
+        def refers(timeout=None):
+            """Fetch the answer, as ``hardsock.connect``."""
+
+        def quick():
+            """Fetch the answer from it."""
+
+        self.assertEqual(self.problems(bare), 3)
+        self.assertEqual(self.problems(whole), 0)
+        self.assertEqual(self.problems(refers), 0)
+        self.assertEqual(self.problems(quick), 0)
+        self.assertEqual(self.problems(bare, self.SAFE + " What came is kept."), 0)
+
+    def test_an_exception_that_the_body_raises_is_named(self):
+        def silent(n):
+            """Divide it by the number n."""
+            if n < 0:
+                raise ValueError(n)
+
+            def inner():
+                raise LookupError(n)  # somebody else's call
+
+            return inner
+
+        entry = check_docstrings.Entry("hardsock.f", inspect.getdoc(silent) or "", "", silent)
+        self.assertEqual(
+            list(check_docstrings.problems_of(entry)),
+            ["hardsock.f: raises ValueError, and does not say so"],
+        )
+        self.assertEqual(self.problems(silent, "ValueError: n is negative."), 0)
+
+    def test_a_time_says_of_which_clock(self):
+        def last(self) -> "float | None":
+            """When it was."""
+
+        for doc, problems in (("When it was last read.", 1), ("Seconds since it was read.", 0)):
+            entry = check_docstrings.Entry("hardsock.C.last", doc, "", last, is_read=True)
+            self.assertEqual(len(list(check_docstrings.problems_of(entry))), problems)
+
+    def test_a_class_says_who_may_use_it(self):
+        for doc, problems in (("A line to somebody else.", 1), (self.SAFE, 0)):
+            entry = check_docstrings.Entry("hardsock.Line", doc, "", object, is_class=True)
+            self.assertEqual(len(list(check_docstrings.problems_of(entry))), problems)
 
 
 class Calls(unittest.TestCase):

@@ -100,7 +100,7 @@ main(int argc, char **argv)
     while (next_command(&seconds, &count)) {
         if (crowd == NULL) {
             int port = open_server();
-            crowd = fdopen(connect_plain(&sin, 0), "r+");
+            crowd = fdopen(connect_plain(&sin, 0, 0), "r+");
             fprintf(crowd, "open %d %ld\n", port, count);
             command(crowd, answer, sizeof answer);
         }

@@ -55,7 +55,8 @@ main(int argc, char **argv)
 
     say_ready();
     while (next_command(&seconds, &count)) {
-        int fd = blocking ? connect_plain(&sin, 0) : connect_by(&sin, now_ns() + FIVE_SECONDS);
+        int fd =
+            blocking ? connect_plain(&sin, 0, 0) : connect_by(&sin, now_ns() + FIVE_SECONDS, 0);
         struct slice slice = begin_slice(seconds);
         do {
             for (int i = 0; i < OPS_PER_CLOCK_READ; i++) {

@@ -88,7 +88,7 @@ main(int argc, char **argv)
 
     say_ready();
     while (next_command(&seconds, &count)) {
-        int fd = connect_by(&sin, now_ns() + FIVE_SECONDS);
+        int fd = connect_by(&sin, now_ns() + FIVE_SECONDS, 0);
         struct slice slice = begin_slice(seconds);
         size_t have = 0, left = 0;
         while (goes_on(&slice,

@@ -172,7 +172,7 @@ main(int argc, char **argv)
     while (next_command(&seconds, &count)) {
         if (crowd == NULL) {
             port = open_server();
-            crowd = fdopen(connect_plain(&sin, 0), "r+");
+            crowd = fdopen(connect_plain(&sin, 0, 0), "r+");
         }
         if (holds)
             measure_memory(crowd, port, count);

@@ -59,21 +59,41 @@ wait_for(int fd, short events, int64_t deadline)
         die("deadline");
 }
 
+/* What hardsock sets on each connection by default: no delay, keepalive, and an end for a peer that
+ * is silent for 45 s. */
+static inline void
+set_like_hardsock(int fd)
+{
+    static const struct {
+        int level, name, value;
+    } settings[] = {
+        {IPPROTO_TCP, TCP_NODELAY, 1},          {IPPROTO_TCP, TCP_KEEPIDLE, 15},
+        {IPPROTO_TCP, TCP_KEEPINTVL, 3},        {SOL_SOCKET, SO_KEEPALIVE, 1},
+        {IPPROTO_TCP, TCP_USER_TIMEOUT, 41572},
+    };
+    for (size_t i = 0; i < sizeof settings / sizeof settings[0]; i++)
+        if (setsockopt(fd, settings[i].level, settings[i].name, &settings[i].value,
+                       sizeof settings[i].value) != 0)
+            die("setsockopt");
+}
+
 static inline int
-connect_plain(const struct sockaddr_in *sin, int extra_type)
+connect_plain(const struct sockaddr_in *sin, int extra_type, int settings)
 {
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | extra_type, 0);
     if (fd < 0)
         die("socket");
+    if (settings)
+        set_like_hardsock(fd);
     if (connect(fd, (const struct sockaddr *)sin, sizeof *sin) != 0 && errno != EINPROGRESS)
         die("connect");
     return fd;
 }
 
 static inline int
-connect_by(const struct sockaddr_in *sin, int64_t deadline)
+connect_by(const struct sockaddr_in *sin, int64_t deadline, int settings)
 {
-    int fd = connect_plain(sin, SOCK_NONBLOCK);
+    int fd = connect_plain(sin, SOCK_NONBLOCK, settings);
     wait_for(fd, POLLOUT, deadline);
     int error = 0;
     socklen_t len = sizeof error;

@@ -49,6 +49,13 @@ hs_addr_set_port(struct hs_addr *addr, uint16_t port)
         in6(addr)->sin6_port = htons(port);
 }
 
+void
+hs_addr_copy(struct hs_addr *to, const struct hs_addr *from)
+{
+    to->len = from->len;
+    memcpy(&to->storage, &from->storage, from->len);
+}
+
 bool
 hs_addr_equal(const struct hs_addr *a, const struct hs_addr *b)
 {

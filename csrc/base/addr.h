@@ -14,6 +14,8 @@ HS_NODISCARD hs_err hs_addr_from_literal(const char *host, uint16_t port, struct
                                          struct hs_addr *ret_addr);
 void hs_addr_set_port(struct hs_addr *addr, uint16_t port);
 uint16_t hs_addr_port(const struct hs_addr *addr);
+/* As assignment, from one of which no more is there than its length needs. */
+void hs_addr_copy(struct hs_addr *to, const struct hs_addr *from);
 /* Same family, address, scope and port. */
 bool hs_addr_equal(const struct hs_addr *a, const struct hs_addr *b);
 

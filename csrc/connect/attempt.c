@@ -108,12 +108,15 @@ bind_source(struct attempt *a, const struct hs_connect_options *opts)
 }
 
 static bool
-connected_to_itself(const struct attempt *a, const struct hs_addr *peer)
+connected_to_itself(struct attempt *a, const struct hs_addr *peer)
 {
-    struct hs_addr local = {.len = sizeof(local.storage)};
-
-    return a->log.addr.sa.sa_family != AF_UNIX &&
-           hs_sys_getsockname(a->fd, &local.sa, &local.len) == 0 && hs_addr_equal(&local, peer);
+    a->local.len = 0;
+    if (a->log.addr.sa.sa_family == AF_UNIX)
+        return false;
+    a->local.len = sizeof(a->local.storage);
+    if (hs_sys_getsockname(a->fd, &a->local.sa, &a->local.len) != 0)
+        a->local.len = 0;
+    return a->local.len != 0 && hs_addr_equal(&a->local, peer);
 }
 
 static hs_err
@@ -212,8 +215,8 @@ hs_attempt_stop(struct attempt *a)
 static hs_err
 attempt_wrap(struct attempt *a, struct hs_error *err)
 {
-    return hs_conn_wrap(a->fd, a->log.addr.sa.sa_family, &a->log.addr, &a->own, a->changed, err,
-                        &a->conn);
+    return hs_conn_wrap(a->fd, a->log.addr.sa.sa_family, &a->log.addr, &a->local, &a->own,
+                        a->changed, err, &a->conn);
 }
 
 hs_err

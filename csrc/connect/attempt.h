@@ -16,6 +16,7 @@ struct attempt {
     const struct hs_own_fd *epoll; /* borrows: where fd is watched, or NULL */
     unsigned changed;              /* options that the kernel made into something else */
     int tries;
+    struct hs_addr local;    /* of the socket that is connected; len 0: not known */
     struct hs_sockopts own;  /* as this socket got them */
     struct hs_permit permit; /* the connector's: what its breaker said */
     struct hs_attempt log;

@@ -828,7 +828,8 @@ enum hs_ending {
     HS_ENDING_DEADLINE,  /* the time was up first */
     HS_ENDING_RESET,     /* the peer reset the connection */
     HS_ENDING_DEAD_PEER, /* the peer stopped answering */
-    HS_ENDING_TRUNCATED, /* TLS: the peer ended the connection without saying so (close_notify) */
+    HS_ENDING_TRUNCATED, /* TLS: the peer did not end its stream by saying so (close_notify): it
+                          * closed, or sent an alert, as it does when ours stopped half-way */
 };
 struct hs_close_report {
     enum hs_ending ending;
@@ -838,9 +839,10 @@ struct hs_close_report {
 /* The orderly end: says that no more comes (FIN), reads and throws away what the peer still sends
  * until it ends its side, waits until all that was sent is acknowledged, and closes. So no unread
  * byte makes the kernel reset the connection and destroy what is on its way (RFC 1122 section
- * 4.2.2.13). Waits; obeys op. A deadline, a reset and a dead peer are reports, not errors; whatever
- * is reported, the connection is closed afterwards. HS_E_CANCELLED, HS_E_BUSY (a call in progress
- * in either direction) and HS_E_CLOSED leave it as it is, but for the FIN. */
+ * 4.2.2.13). Waits; obeys op. A deadline, a reset, a dead peer and a TLS stream that has failed are
+ * reports, not errors; whatever is reported, the connection is closed afterwards. HS_E_CANCELLED,
+ * HS_E_BUSY (a call in progress in either direction) and HS_E_CLOSED leave it as it is, but for the
+ * FIN. */
 HS_API HS_NODISCARD hs_err hs_conn_finish(struct hs_conn *c, struct hs_op *op, struct hs_error *err,
                                           struct hs_close_report *ret_report);
 /* Gives the descriptor back to the caller and leaves the connection closed. HS_E_BUSY while a call

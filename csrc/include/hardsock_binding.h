@@ -95,7 +95,7 @@ void hs_call_site_leaked(struct hs_call_site *s, struct hs_conn *c);
     X(BREAKER_CLOSED, "breaker_closed")                                                            \
     X(DRAINING, "draining") /* a listener takes no more than what is in its queue */               \
     X(DRAINED, "drained")   /* a server has ended; span: since it began to drain */                \
-    X(SHED, "shed")         /* accepted and reset, for want of descriptors */                      \
+    X(SHED, "shed")         /* sent away before it was served: who, and why */                     \
     X(NO_DESCRIPTORS, "no_descriptors")                                                            \
     X(FORKED, "forked") /* into this process */                                                    \
     X(FAULT, "fault")   /* asked for by hs_faults_begin */
@@ -182,6 +182,15 @@ struct hs_conn_row {
 };
 /* Costs a few system calls. Takes no lock, never waits. */
 void hs_conn_describe(struct hs_conn *c, struct hs_conn_row *ret_row);
+
+/* What a struct tcp_info of so many bytes tells, by name, in the kernel's units: microseconds (rtt,
+ * rto, busy_time ...) and milliseconds (last_*). Returns how many fields there are. */
+struct hs_tcp_field {
+    const char *name;
+    uint64_t value;
+};
+#define HS_TCP_FIELDS_MAX 40
+size_t hs_tcp_fields(const void *info, size_t len, struct hs_tcp_field fields[HS_TCP_FIELDS_MAX]);
 
 /* ---- Ending what is idle, for a guard -------------------------------------------------------- */
 
@@ -474,6 +483,11 @@ const char *hs_report_name(enum hs_report_kind kind);
 /* Ends with free(3). HS_E_NOMEM. */
 HS_NODISCARD hs_err hs_report(enum hs_report_kind kind, struct hs_error *err, char **ret_text,
                               size_t *ret_len);
+/* As it is asked for in words, here and at the inspect socket: the name of a report, or
+ * "connection ID", which is that one's row and all that the kernel tells of it. HS_E_INVALID: there
+ * is no such report. HS_E_CLOSED: no such connection, or it has ended. */
+HS_NODISCARD hs_err hs_report_asked(const char *request, struct hs_error *err, char **ret_text,
+                                    size_t *ret_len);
 
 /* ---- Event loops ---------------------------------------------------------------------------- */
 

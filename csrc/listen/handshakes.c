@@ -24,6 +24,7 @@
 
 #include "ever.h"
 #include "proxy_reader.h"
+#include "shed.h"
 #include "witnesses.h"
 #include "../base/check.h"
 #include "../base/err.h"
@@ -544,6 +545,10 @@ cut(struct hs_handshakes *h, struct slot *p, enum hs_tls_failure why)
     if (p->stage == SECURING) {
         handshakes_tell_breaker(h, p, why);
         handshakes_count(&h->failed[why]);
+        if (why == HS_TLS_EVICTED)
+            hs_shed_note_conn(HS_SHED_SILENT, p->conn);
+        else if (why == HS_TLS_TIMEOUT)
+            hs_shed_note_conn(HS_SHED_SLOW_HANDSHAKE, p->conn);
     } else {
         handshakes_count(&h->ended);
     }
@@ -580,12 +585,15 @@ wait_again(struct hs_handshakes *h, struct slot *p)
 static void
 cut_header(struct hs_handshakes *h, struct slot *p, hs_err why)
 {
-    if (why == HS_E_BAD_FRAME)
+    if (why == HS_E_BAD_FRAME) {
         handshakes_count(&h->malformed);
-    else if (why == HS_E_DEADLINE)
+        hs_shed_note_conn(HS_SHED_BAD_HEADER, p->conn);
+    } else if (why == HS_E_DEADLINE) {
         handshakes_count(&h->header_timeouts);
-    else if (why != HS_E_LIMIT) /* which its limit has counted */
+        hs_shed_note_conn(HS_SHED_SLOW_HEADER, p->conn);
+    } else if (why != HS_E_LIMIT) { /* which its limit has counted */
         handshakes_count(&h->ended);
+    }
     if (why == HS_E_LIMIT)
         hs_conn_close(p->conn, true);
     handshakes_drop(h, p);

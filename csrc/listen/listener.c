@@ -20,6 +20,7 @@
 #include "ever.h"
 #include "handshakes.h"
 #include "peers.h"
+#include "shed.h"
 #include "../base/check.h"
 #include "../base/err.h"
 #include "../base/event_peer.h"
@@ -374,6 +375,16 @@ listener_note(struct hs_listener *l, enum hs_event_kind kind)
     hs_event_note(kind, &e);
 }
 
+static void
+note_shed(struct hs_listener *l)
+{
+    struct hs_addr addr;
+
+    if (hs_listener_addr(l, NULL, &addr) != HS_OK)
+        addr.len = 0;
+    hs_shed_note_addr(HS_SHED_DESCRIPTORS, &addr);
+}
+
 /* Turns the queued away with a reset: they learn at once, and no descriptor stays behind. */
 static void
 shed(struct hs_listener *l)
@@ -392,7 +403,7 @@ shed(struct hs_listener *l)
         reset(fd);
         listener_count(&l->shed);
         hs_ever_count_listener(HS_LISTENER_SHED);
-        listener_note(l, HS_EVENT_SHED);
+        note_shed(l);
     }
     keep_reserve(l, open_reserve());
 }
@@ -518,7 +529,7 @@ listener_wrap(struct hs_listener *l, int fd, const struct hs_addr *peer,
     hs_err rv;
 
     hs_sockopts_draw_accepted(fd, l->bound.family, &l->options.sockopts, &own);
-    if ((rv = hs_conn_wrap(fd, l->bound.family, peer, &own, changed, err, &conn)) != HS_OK) {
+    if ((rv = hs_conn_wrap(fd, l->bound.family, peer, NULL, &own, changed, err, &conn)) != HS_OK) {
         (void)close(fd);
         if (l->peers != NULL)
             hs_peers_leave(l->peers, slots);

@@ -15,6 +15,7 @@
 #include "peers.h"
 
 #include "peer_key.h"
+#include "shed.h"
 #include "../base/check.h"
 #include "../base/err.h"
 #include "../base/list.h"
@@ -264,23 +265,26 @@ rise_locked(struct hs_peers *p, uint32_t i)
  * other. */
 static bool
 enter_locked(struct hs_peers *p, const struct hs_peer_key *peer, const struct hs_peer_key *network,
-             int64_t now_ns, struct hs_peer_slots *ret_slots)
+             int64_t now_ns, struct hs_peer_slots *ret_slots, enum hs_shed *ret_why)
 {
     struct hs_peer_slots slots = {.peer = find_or_make_locked(p, peer)};
 
     if (peers_is_full(p, slots.peer, p->limits.connections)) {
         p->stats.refused_connections++;
+        *ret_why = HS_SHED_PEER_CONNECTIONS;
         return false;
     }
     sit_locked(p, slots.peer);
     slots.network = p->limits.network_connections > 0 ? find_or_make_locked(p, network) : 0;
     if (peers_is_full(p, slots.network, p->limits.network_connections)) {
         p->stats.refused_network++;
+        *ret_why = HS_SHED_PEER_NETWORK;
         rise_locked(p, slots.peer);
         return false;
     }
     if (comes_too_fast(p, slots.peer, now_ns)) {
         p->stats.refused_rate++;
+        *ret_why = HS_SHED_PEER_RATE;
         rise_locked(p, slots.peer);
         return false;
     }
@@ -295,6 +299,7 @@ hs_peers_enter(struct hs_peers *p, const struct hs_addr *addr, int64_t now_ns,
                struct hs_peer_slots *ret_slots)
 {
     struct hs_peer_key peer, network;
+    enum hs_shed why;
     bool may;
 
     if (!hs_peer_keys(addr, &peer, &network) ||
@@ -303,8 +308,10 @@ hs_peers_enter(struct hs_peers *p, const struct hs_addr *addr, int64_t now_ns,
         return true;
     }
     hs_lock_take(&p->lock);
-    may = enter_locked(p, &peer, &network, now_ns, ret_slots);
+    may = enter_locked(p, &peer, &network, now_ns, ret_slots, &why);
     hs_lock_drop(&p->lock);
+    if (!may)
+        hs_shed_note_addr(why, addr);
     return may;
 }
 

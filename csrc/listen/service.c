@@ -9,6 +9,7 @@
  * Everything is atomic or immutable; there is no lock but the roster's.
  */
 #include "ever.h"
+#include "shed.h"
 
 #include "../base/check.h"
 #include "../base/err.h"
@@ -154,6 +155,8 @@ hs_service_count(struct hs_service *s, enum hs_service_count which)
     HS_ASSERT(which < HS_SERVICE_COUNTS);
     atomic_fetch_add_explicit(&s->counts[which], 1, memory_order_relaxed);
     hs_ever_count_service(which);
+    if (which == HS_SERVICE_REFUSED)
+        hs_shed_note(HS_SHED_GUARD, s->name);
 }
 
 void

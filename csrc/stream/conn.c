@@ -9,6 +9,7 @@
 #include "conn_impl.h"
 #include "roll.h"
 #include "sockopt.h"
+#include "../base/addr.h"
 #include "../base/sys.h"
 #include "../base/time.h"
 
@@ -29,11 +30,23 @@ hs_conn_live(void)
     return atomic_load_explicit(&live, memory_order_relaxed);
 }
 
+/* The peer's address is the last member, and may be much shorter than there is room for. A unix
+ * socket's may have no name, and is looked at as if it had one. */
+static size_t
+conn_size(const struct hs_addr *peer)
+{
+    size_t len = peer->len;
+
+    if (len < sizeof(struct sockaddr_in))
+        len = sizeof(struct sockaddr_in);
+    return offsetof(struct hs_conn, peer) + offsetof(struct hs_addr, storage) + len;
+}
+
 static struct hs_conn *
 conn_new(int family, const struct hs_addr *peer, const struct hs_sockopts *opts, unsigned changed,
          struct hs_error *err)
 {
-    struct hs_conn *c = hs_sys_calloc(1, sizeof(*c));
+    struct hs_conn *c = hs_sys_calloc(1, conn_size(peer));
 
     if (c == NULL) {
         (void)hs_err_setx(err, HS_E_NOMEM, NULL, "no memory for a connection");
@@ -43,7 +56,7 @@ conn_new(int family, const struct hs_addr *peer, const struct hs_sockopts *opts,
     c->refs = 1;
     c->handles = 1;
     c->family = family;
-    c->peer = *peer;
+    hs_addr_copy(&c->peer, peer);
     c->layer = &hs_tcp_layer;
     for (int dir = HS_DIR_IN; dir <= HS_DIR_OUT; dir++)
         c->dirs[dir].deadline_ns = c->dirs[dir].turn_ns = HS_NEVER;
@@ -65,13 +78,18 @@ conn_begin(struct hs_conn *c, struct hs_conn **ret_conn)
 }
 
 hs_err
-hs_conn_wrap(int fd, int family, const struct hs_addr *peer, const struct hs_sockopts *opts,
-             unsigned changed, struct hs_error *err, struct hs_conn **ret_conn)
+hs_conn_wrap(int fd, int family, const struct hs_addr *peer, const struct hs_addr *local,
+             const struct hs_sockopts *opts, unsigned changed, struct hs_error *err,
+             struct hs_conn **ret_conn)
 {
     struct hs_conn *c = conn_new(family, peer, opts, changed, err);
 
     if (c == NULL)
         return HS_E_NOMEM;
+    if (local != NULL && local->len != 0 && family != AF_UNIX) {
+        memcpy(&c->local, &local->storage, sizeof(c->local));
+        c->local_state = LOCAL_KNOWN;
+    }
     hs_fd_init(&c->fd, fd);
     conn_begin(c, ret_conn);
     return HS_OK;
@@ -162,7 +180,7 @@ hs_conn_unref(struct hs_conn *c)
         hs_tls_free(c->tls);
     }
     free(c->client);
-    memset(c, FREED, sizeof(*c));
+    memset(c, FREED, conn_size(&c->peer));
     free(c);
     atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
 }
@@ -308,7 +326,7 @@ hs_conn_peer_addr(struct hs_conn *c, struct hs_error *err, struct hs_addr *ret_a
     HS_CHECK(c, CONN_MAGIC);
     if ((rv = hs_fd_look(&c->fd, err)) != HS_OK)
         return rv;
-    *ret_addr = *hs_conn_peer(c);
+    hs_addr_copy(ret_addr, hs_conn_peer(c));
     hs_fd_look_end(&c->fd);
     return HS_OK;
 }
@@ -320,7 +338,7 @@ hs_conn_set_client(struct hs_conn *c, const struct hs_addr *client, struct hs_er
 
     if (copy == NULL)
         return hs_err_setx(err, HS_E_NOMEM, NULL, "no memory for a client's address");
-    *copy = *client;
+    hs_addr_copy(copy, client);
     HS_ASSERT(atomic_load(&c->client) == NULL);
     atomic_store_explicit(&c->client, copy, memory_order_release);
     return HS_OK;
@@ -338,14 +356,14 @@ hs_conn_proxy_addr(struct hs_conn *c, struct hs_addr *ret_addr)
     HS_CHECK(c, CONN_MAGIC);
     if (atomic_load(&c->client) == NULL)
         return false;
-    *ret_addr = c->peer;
+    hs_addr_copy(ret_addr, &c->peer);
     return true;
 }
 
 void
 hs_conn_addresses(struct hs_conn *c, struct hs_addr *ret_local, struct hs_addr *ret_peer)
 {
-    *ret_peer = *hs_conn_peer(c);
+    hs_addr_copy(ret_peer, hs_conn_peer(c));
     if (!hs_conn_known_local(c, ret_local) && hs_conn_local_addr(c, NULL, ret_local) != HS_OK)
         ret_local->len = 0;
 }
@@ -359,7 +377,9 @@ hs_conn_getsockopt(struct hs_conn *c, int level, int name, void *value, socklen_
     HS_CHECK(c, CONN_MAGIC);
     if ((rv = hs_fd_look(&c->fd, err)) != HS_OK)
         return rv;
-    if (hs_sys_getsockopt(hs_fd_number(&c->fd), level, name, value, len) != 0)
+    if ((level == SOL_SOCKET && name == SO_ERROR
+             ? hs_ask_error(c, value, len)
+             : hs_sys_getsockopt(hs_fd_number(&c->fd), level, name, value, len)) != 0)
         rv = hs_err_set(err, HS_E_SYSTEM, errno, "getsockopt", "getsockopt");
     hs_fd_look_end(&c->fd);
     return rv;

@@ -10,10 +10,11 @@
 #include "guest.h"
 
 /* Wraps a connected, non-blocking, close-on-exec socket whose options were applied and which was
- * found to differ from what was asked in `changed` places. Takes fd, but not on failure. */
+ * found to differ from what was asked in `changed` places. local: its own address, which nobody
+ * then has to ask for; NULL or len 0: not known. Takes fd, but not on failure. */
 HS_NODISCARD hs_err hs_conn_wrap(int fd, int family, const struct hs_addr *peer,
-                                 const struct hs_sockopts *opts, unsigned changed,
-                                 struct hs_error *err, struct hs_conn **ret_conn);
+                                 const struct hs_addr *local, const struct hs_sockopts *opts,
+                                 unsigned changed, struct hs_error *err, struct hs_conn **ret_conn);
 /* The client behind the proxy that conn's peer is. Nobody else may use c yet. HS_E_NOMEM. */
 HS_NODISCARD hs_err hs_conn_set_client(struct hs_conn *c, const struct hs_addr *client,
                                        struct hs_error *err);

@@ -39,6 +39,17 @@ is_whole(struct hs_conn *c)
            atomic_load(&c->broken) == HS_OK;
 }
 
+/* ENOTCONN: it is over. That a peer died may not have been told to anybody yet. */
+static hs_err
+over_already(struct hs_conn *c, struct hs_error *err)
+{
+    hs_err why = hs_conn_why_broken(c);
+
+    if (why == HS_E_DEAD_PEER)
+        return hs_err_setx(err, why, "shutdown", "%s", hs_err_text(why));
+    return hs_err_set(err, HS_E_RESET, ENOTCONN, "shutdown", "shutdown");
+}
+
 hs_err
 hs_conn_shutdown(struct hs_conn *c, int how, struct hs_error *err)
 {
@@ -57,14 +68,22 @@ hs_conn_shutdown(struct hs_conn *c, int how, struct hs_error *err)
             (void)hs_tls_say_goodbye(c->tls, is_whole(c), NULL);
     }
     if (hs_sys_shutdown(hs_fd_number(&c->fd), how) != 0)
-        rv = hs_err_set(err, errno == ENOTCONN ? HS_E_RESET : HS_E_SYSTEM, errno, "shutdown",
-                        "shutdown");
+        rv = errno == ENOTCONN ? over_already(c, err)
+                               : hs_err_set(err, HS_E_SYSTEM, errno, "shutdown", "shutdown");
     else if (how == SHUT_WR)
         hs_half_closed(c, HS_DIR_IN);
     if (how != SHUT_RD)
         hs_wakelist_wake(&c->wakers); /* A unix socket does not tell its writers. */
     hs_fd_drop(&c->fd);
     return rv;
+}
+
+static hs_err
+ask_end(struct hs_conn *c, hs_err (*try_end)(struct hs_tls *, struct hs_error *, short *),
+        struct hs_error *err, short *want)
+{
+    hs_ask_begin(c, HS_DIR_OUT);
+    return hs_ask_end(c, HS_DIR_OUT, try_end(c->tls, err, want));
 }
 
 hs_err
@@ -84,12 +103,14 @@ hs_conn_close_write(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
     if (atomic_load(&c->out_ended) && !hs_fd_is_closed(&c->fd))
         return HS_OK;
     if ((rv = hs_call_begin(c, op, HS_DIR_OUT, err)) == HS_OK)
-        while ((rv = hs_tls_try_end(c->tls, err, &want)) == HS_WANT) {
+        while ((rv = ask_end(c, hs_tls_try_end, err, &want)) == HS_WANT) {
             hs_conn_wake_reader(c);
             if ((rv = hs_call_wait(c, op, HS_DIR_OUT, want, err)) != HS_OK)
                 break;
         }
     hs_conn_wake_reader(c);
+    if (rv == HS_E_RESET)
+        rv = hs_conn_judge_reset(c, err);
     if (rv == HS_OK) {
         atomic_store(&c->out_ended, true);
         hs_half_closed(c, HS_DIR_IN);
@@ -208,19 +229,43 @@ hs_conn_is_settled(struct hs_conn *c)
     return settled;
 }
 
+/* TLS has failed, and TCP may be whole: as when a peer that was sent half a record, and then the
+ * end, answers with an alert. */
+static bool
+tls_is_lost(hs_err rv, struct hs_error *err)
+{
+    bool lost = rv == HS_E_TLS || rv == HS_E_CERTIFICATE;
+
+    if (lost && err != NULL)
+        *err = (struct hs_error){0};
+    return lost;
+}
+
+static hs_err
+end_tls(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
+{
+    short want;
+    hs_err rv;
+
+    while ((rv = ask_end(c, hs_tls_try_end_all, err, &want)) == HS_WANT)
+        if ((rv = hs_call_wait(c, op, HS_DIR_OUT, want, err)) != HS_OK)
+            return rv;
+    if (tls_is_lost(rv, err))
+        return HS_OK; /* Nobody would listen. */
+    return rv == HS_E_RESET ? hs_conn_judge_reset(c, err) : rv;
+}
+
 /* Says that no more comes. A connection that is broken already cannot be told so, and may still
  * hold what the peer had said. */
 static hs_err
 end_output(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
 {
-    short want;
     hs_err rv;
 
     if (c->tls != NULL && atomic_load(&c->dirs[HS_DIR_OUT].poison) == HS_OK &&
-        !hs_conn_half_sent(c) && atomic_load(&c->broken) == HS_OK) /* Else the peer has not all. */
-        while ((rv = hs_tls_try_end_all(c->tls, err, &want)) != HS_OK)
-            if (rv != HS_WANT || (rv = hs_call_wait(c, op, HS_DIR_OUT, want, err)) != HS_OK)
-                return rv;
+        !hs_conn_half_sent(c) && atomic_load(&c->broken) == HS_OK && /* Else it has not all. */
+        (rv = end_tls(c, op, err)) != HS_OK)
+        return rv;
     atomic_store(&c->out_ended, true);
     if (atomic_exchange(&c->fin_sent, true))
         return HS_OK;
@@ -239,14 +284,25 @@ end_output(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
 static hs_err
 check_broke(struct hs_conn *c, struct hs_error *err)
 {
-    socklen_t len = sizeof(int);
-    int sys = 0;
-
-    if (hs_conn_tcp_is_closed(c) && (!atomic_load(&c->fin_sent) || unacknowledged(c) > 0)) {
-        (void)hs_sys_getsockopt(hs_fd_number(&c->fd), SOL_SOCKET, SO_ERROR, &sys, &len);
-        hs_conn_set_broken(c, sys == ETIMEDOUT ? HS_E_DEAD_PEER : HS_E_RESET);
-    }
+    if (hs_conn_tcp_is_closed(c) && (!atomic_load(&c->fin_sent) || unacknowledged(c) > 0) &&
+        hs_conn_why_broken(c) == HS_OK)
+        hs_conn_set_broken(c, HS_E_RESET);
     return hs_conn_check_broken(c, err);
+}
+
+/* TLS is lost, and with it the peer's stream; what is here of it goes past TLS: to close with any
+ * of it unread would reset what the peer has not read yet. */
+static hs_err
+discard_lost(struct hs_conn *c, uint8_t *scratch, size_t size, struct hs_error *err, size_t *ret_n)
+{
+    short want;
+    hs_err rv;
+
+    hs_ask_begin(c, HS_DIR_IN);
+    rv = hs_ask_end(
+        c, HS_DIR_IN,
+        hs_tcp_layer.try_recv(NULL, hs_fd_number(&c->fd), scratch, size, 0, err, &want, ret_n));
+    return rv == HS_WANT || (rv == HS_OK && *ret_n == 0) ? HS_E_TRUNCATED : rv;
 }
 
 /* Reads to the peer's end and throws it away. */
@@ -259,8 +315,9 @@ discard_input(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
     hs_err rv;
 
     for (unsigned round = 1;; round++) {
-        rv = c->layer->try_recv(c->tls, hs_fd_number(&c->fd), scratch, sizeof(scratch), 0, err,
-                                &want, &n);
+        rv = hs_ask_recv(c, scratch, sizeof(scratch), 0, err, &want, &n);
+        if (tls_is_lost(rv, err))
+            rv = discard_lost(c, scratch, sizeof(scratch), err, &n);
         if (rv == HS_OK && n == 0)
             return check_broke(c, err);
         if (rv == HS_OK)
@@ -288,6 +345,20 @@ look_acknowledged(void *arg, struct hs_change *change)
     return hs_fd_is_closed(&c->fd) || unacknowledged(c) == 0 ? HS_OK : HS_WANT;
 }
 
+/* What a peer leaves unread when it closes a unix socket goes with it: then nothing is left to be
+ * acknowledged, and the error alone tells that it was not read. */
+static hs_err
+check_read(struct hs_conn *c, struct hs_error *err)
+{
+    socklen_t len = sizeof(int);
+    int sys = 0;
+
+    if (c->family == AF_UNIX &&
+        hs_sys_getsockopt(hs_fd_number(&c->fd), SOL_SOCKET, SO_ERROR, &sys, &len) == 0 && sys != 0)
+        hs_conn_set_broken(c, HS_E_RESET);
+    return hs_conn_check_broken(c, err);
+}
+
 static hs_err
 await_acknowledgement(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
 {
@@ -300,7 +371,7 @@ await_acknowledgement(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
             rv = closed_meanwhile(err);
         else if ((rv = check_broke(c, err)) == HS_OK)
             rv = hs_wait_change(op, &change, err);
-    return rv;
+    return rv == HS_OK ? check_read(c, err) : rv;
 }
 
 static hs_err

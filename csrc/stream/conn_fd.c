@@ -82,8 +82,8 @@ wrap_second(struct hs_conn *c, int fd, struct hs_error *err, struct hs_conn **re
     struct hs_conn *second;
     hs_err rv;
 
-    if ((rv = hs_conn_wrap(fd, c->family, hs_conn_peer(c), &c->opts, c->changed, err, &second)) !=
-        HS_OK)
+    if ((rv = hs_conn_wrap(fd, c->family, hs_conn_peer(c), NULL, &c->opts, c->changed, err,
+                           &second)) != HS_OK)
         return rv;
     second->fd.was_blocking = c->fd.was_blocking;
     second->may_linger = true;

@@ -54,15 +54,17 @@ enum { LOCAL_UNKNOWN, LOCAL_BEGUN, LOCAL_KNOWN };
 /* Who has a direction. */
 enum { USER_NONE, USER_CALL, USER_VISIT };
 
+/* Members of structures below are in an order that leaves no holes: there may be ten thousands. */
 struct direction {
     atomic_uchar user;
+    atomic_bool late; /* a turn was over before what it was for */
+    atomic_bool asks; /* the kernel, or has been told and not noted it yet: see resets.c */
     _Atomic hs_err poison;
     _Atomic int64_t deadline_ns;
     _Atomic int64_t last_ns;
     _Atomic uint64_t bytes;
     _Atomic int64_t turn_ns;       /* the most that one turn may take, or HS_NEVER */
     _Atomic int64_t turn_began_ns; /* 0: it is not this direction's turn */
-    atomic_bool late;              /* a turn was over before what it was for */
     /* For who looks (roll.h); relaxed, and only the claimer writes: */
     _Atomic int64_t waits_since_ns; /* a call waits for the peer; 0: none */
     _Atomic int64_t waited_ns;
@@ -77,11 +79,11 @@ struct direction {
 struct quiet {
     atomic_bool bounded;         /* somebody sets one of the next two, or has */
     atomic_bool stays;           /* op->told ends no call before first_by_ns is set */
+    atomic_bool asked;           /* span_ns is a guard's, which puts back what was there */
+    _Atomic int ended;           /* enum hs_quiet: what has ended a call, and ends all others */
     _Atomic int64_t span_ns;     /* from the last byte on, either way; or HS_NEVER */
     _Atomic int64_t first_by_ns; /* when a first message has to begin, and no other is waited for;
                                   * HS_NEVER: as many as come */
-    _Atomic int ended;           /* enum hs_quiet: what has ended a call, and ends all others */
-    atomic_bool asked;           /* span_ns is a guard's, which puts back what was there */
 };
 
 static inline int64_t
@@ -104,11 +106,11 @@ struct hs_roll_entry {
     struct hs_call_site *_Atomic site;
     atomic_uchar made;    /* enum hs_made */
     atomic_uchar counted; /* COUNTED_* in roll.c */
+    atomic_bool served;   /* a server's: its handler works on it when no call does */
+    uint32_t reads;       /* belongs to who has claimed HS_DIR_IN */
     _Atomic uint64_t thread;
     struct hs_call_site *_Atomic holder; /* written by its pool: who has borrowed it */
-    atomic_bool served;                  /* a server's: its handler works on it when no call does */
     _Atomic uint64_t service;            /* whose, times 8, and enum hs_phase; 0: no server's */
-    uint32_t reads;                      /* belongs to who has claimed HS_DIR_IN */
     _Atomic int64_t application_ns, gil_ns;
 };
 
@@ -122,15 +124,18 @@ struct hs_conn {
     struct hs_tls *_Atomic tls;   /* owns; NULL: plain */
     int64_t handshake_until_ns;   /* HS_NEVER but during a handshake; belongs to it, as the next */
     int64_t handshaking_since_ns; /* of the first step */
-    atomic_bool handshaking;      /* between the first step of a handshake and its last */
     struct direction dirs[2];
     _Atomic hs_err broken;  /* HS_E_RESET or HS_E_DEAD_PEER, no matter who found out first */
+    atomic_uint asking;     /* as direction.asks, for those who have claimed none */
     atomic_uint entering;   /* calls that look at `lease`, and have done nothing yet */
     atomic_bool out_ended;  /* by our own shutdown or close_notify */
     atomic_bool fin_sent;   /* by our own shutdown */
     atomic_bool may_linger; /* somebody other than us may have set SO_LINGER */
     atomic_bool in_slots;
     atomic_bool has_turns;            /* somebody bounds one of them, or has */
+    atomic_bool handshaking;          /* between the first step of a handshake and its last */
+    atomic_bool mid_message;          /* a call waits for the rest of something */
+    atomic_uchar local_state;         /* LOCAL_*: whether local is there */
     struct hs_slots *slots;           /* owns a reference, or NULL; write once, before in_slots */
     struct hs_departures *departures; /* owns a reference, or NULL; write once, as slots */
     struct hs_delays *delays;         /* owns a reference, or NULL; write once, as slots */
@@ -144,19 +149,18 @@ struct hs_conn {
     struct quiet quiet;
     size_t read_size;        /* how much is asked of the kernel at once when buffering */
     _Atomic size_t buffered; /* in the buffer, for those who only look */
-    atomic_bool mid_message; /* a call waits for the rest of something */
     _Atomic int64_t half_closed_ns;
     int64_t created_ns;
-    unsigned changed;
-    struct hs_addr peer;                 /* the socket's; immutable */
     struct hs_addr *_Atomic client;      /* owns; write once: the peer is a proxy, and this its
                                           * client. Others know c by then, and may look. */
     struct hs_conn_guest *_Atomic guest; /* NULL: none, or told already */
     struct hs_spot *_Atomic spot;        /* owns: where it is parked; NULL: it never was */
-    atomic_uchar local_state;            /* LOCAL_*: whether local is there */
-    struct sockaddr_in6 local;           /* of either family, from the first question on */
-    struct hs_sockopts opts;             /* as asked; immutable */
+    unsigned changed;
+    struct sockaddr_in6 local; /* of either family, from the first question on */
+    struct hs_sockopts opts;   /* as asked; immutable */
     struct hs_roll_entry roll;
+    struct hs_addr peer; /* the socket's; immutable; at the end, and of its storage there is only as
+                          * much as it needs (hs_addr_copy) */
 };
 
 /* Keeps the lease that op names, if any, from ending: for a moment, in which nothing may wait.
@@ -197,8 +201,6 @@ bool hs_conn_has_unread(struct hs_conn *c);
 HS_NODISCARD bool hs_conn_tcp_is_closed(struct hs_conn *c);
 /* The first code stays; whether this one is it. */
 bool hs_conn_set_once(_Atomic hs_err *where, hs_err code);
-/* The same for c->broken, which is counted. */
-void hs_conn_set_broken(struct hs_conn *c, hs_err code);
 
 extern const char hs_ended_here[];
 
@@ -216,6 +218,25 @@ void hs_conn_remember_local(struct hs_conn *c);
 bool hs_conn_known_local(struct hs_conn *c, struct hs_addr *ret_addr);
 
 /* ---- resets.c ---- */
+/* hs_conn_set_once for c->broken, which is counted. */
+void hs_conn_set_broken(struct hs_conn *c, hs_err code);
+/* Around each try of the layer's in a claimed or visited direction; passes rv on. */
+static inline void
+hs_ask_begin(struct hs_conn *c, enum hs_dir dir)
+{
+    atomic_store_explicit(&c->dirs[dir].asks, true, memory_order_release);
+}
+hs_err hs_ask_end(struct hs_conn *c, enum hs_dir dir, hs_err rv);
+/* The layer's, with that around it. */
+HS_NODISCARD hs_err hs_ask_recv(struct hs_conn *c, uint8_t *buf, size_t len, int flags,
+                                struct hs_error *err, short *want, size_t *ret_n);
+/* For who has found a socket that is over, and not been told why: c->broken, when all who may have
+ * been told have noted it. The caller asks nothing at the time. */
+HS_NODISCARD hs_err hs_conn_why_broken(struct hs_conn *c);
+/* After HS_E_RESET: EPIPE only says that it is over. Fills err anew when it was not a reset. */
+HS_NODISCARD hs_err hs_conn_judge_reset(struct hs_conn *c, struct hs_error *err);
+/* getsockopt(2) for SO_ERROR, which takes away the error that calls would be told: it is noted. */
+int hs_ask_error(struct hs_conn *c, void *value, socklen_t *len);
 /* Before the descriptor goes. unread_above: the peer had sent what nobody has read, above the
  * kernel. A connection that never moved a byte is not asked for unread ones. */
 void hs_resets_count_close(struct hs_conn *c, bool abortive, bool unread_above);
@@ -225,6 +246,8 @@ void hs_resets_count_close(struct hs_conn *c, bool abortive, bool unread_above);
 int64_t hs_conn_account(struct hs_conn *c, enum hs_dir dir, size_t n);
 /* What looks like a clean end: HS_OK, or what it was in truth. */
 HS_NODISCARD hs_err hs_input_check_end(struct hs_conn *c, struct hs_error *err);
+/* What a try that has not to wait gave, in truth: rv HS_OK and n 0 is an end. */
+HS_NODISCARD hs_err hs_input_judge(struct hs_conn *c, hs_err rv, size_t n, struct hs_error *err);
 /* len > 0 bytes from the layer, past the buffer; waits. *ret_n 0: a clean end. */
 HS_NODISCARD hs_err hs_input_read(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len,
                                   int flags, struct hs_error *err, size_t *ret_n);

@@ -36,8 +36,8 @@ hs_conn_account(struct hs_conn *c, enum hs_dir dir, size_t n)
 
 /* A reset is told once, to the one who asks the socket first; the other direction then reads an end
  * that looks clean. Either that other call has noted it, or the TCP state gives it away: after an
- * orderly end a socket that has not ended its own side is in CLOSE_WAIT. close_notify is the peer's
- * own word, which nobody else can forge. */
+ * orderly end a socket that has not ended its own side is in CLOSE_WAIT. Nor is a reader told what
+ * came after the peer's end. close_notify is the peer's own word, which nobody else can forge. */
 hs_err
 hs_input_check_end(struct hs_conn *c, struct hs_error *err)
 {
@@ -47,7 +47,7 @@ hs_input_check_end(struct hs_conn *c, struct hs_error *err)
         closed = hs_conn_tcp_is_closed(c);
     else if (hs_tls_ended(c->tls, &closed))
         return HS_OK;
-    if (!atomic_load(&c->fin_sent) && closed)
+    if (!atomic_load(&c->fin_sent) && closed && hs_conn_why_broken(c) == HS_OK)
         hs_conn_set_broken(c, HS_E_RESET);
     return hs_conn_check_broken(c, err);
 }
@@ -66,27 +66,36 @@ check_truncated(struct hs_conn *c, struct hs_error *err)
     return rv;
 }
 
-/* What a try that has not to wait gave. */
+hs_err
+hs_input_judge(struct hs_conn *c, hs_err rv, size_t n, struct hs_error *err)
+{
+    if (rv == HS_OK && n == 0)
+        return hs_input_check_end(c, err);
+    if (rv == HS_E_RESET)
+        return hs_conn_judge_reset(c, err);
+    return rv == HS_E_TRUNCATED ? check_truncated(c, err) : rv;
+}
+
 static hs_err
 came(struct hs_conn *c, hs_err rv, size_t n, struct hs_error *err, size_t *ret_n)
 {
-    if (rv == HS_OK && n == 0 && (rv = hs_input_check_end(c, err)) == HS_OK)
+    if ((rv = hs_input_judge(c, rv, n, err)) != HS_OK)
+        return rv;
+    if (n == 0)
         hs_half_closed(c, HS_DIR_OUT);
-    if (rv == HS_OK)
-        *ret_n = n;
-    return rv == HS_E_TRUNCATED ? check_truncated(c, err) : rv;
+    *ret_n = n;
+    return HS_OK;
 }
 
 hs_err
 hs_input_read(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, int flags,
               struct hs_error *err, size_t *ret_n)
 {
-    int fd = hs_fd_number(&c->fd);
     short want;
-    size_t n;
+    size_t n = 0;
     hs_err rv;
 
-    while ((rv = c->layer->try_recv(c->tls, fd, buf, len, flags, err, &want, &n)) == HS_WANT)
+    while ((rv = hs_ask_recv(c, buf, len, flags, err, &want, &n)) == HS_WANT)
         if ((rv = hs_call_wait(c, op, HS_DIR_IN, want, err)) != HS_OK)
             return rv;
     if (rv == HS_OK && n > 0 && (flags & MSG_PEEK) == 0)
@@ -99,7 +108,7 @@ hs_input_try(struct hs_conn *c, uint8_t *buf, size_t len, struct hs_error *err, 
              size_t *ret_n)
 {
     size_t n = 0;
-    hs_err rv = c->layer->try_recv(c->tls, hs_fd_number(&c->fd), buf, len, 0, err, want, &n);
+    hs_err rv = hs_ask_recv(c, buf, len, 0, err, want, &n);
 
     if (rv == HS_OK && n > 0)
         (void)hs_conn_account(c, HS_DIR_IN, n);

@@ -123,18 +123,28 @@ recv_pieces(struct hs_conn *c, struct hs_op *op, struct msghdr *msg, int flags,
 }
 
 static hs_err
-recv_message(struct hs_conn *c, struct hs_op *op, struct msghdr *msg, size_t len, int flags,
-             struct hs_error *err, size_t *ret_n)
+ask_recvmsg(struct hs_conn *c, struct msghdr *msg, int flags, struct hs_error *err, short *want,
+            size_t *ret_n)
 {
     hs_err (*try_recvmsg)(int, struct msghdr *, int, struct hs_error *, short *, size_t *) =
         c->delays != NULL ? hs_delays_try_recvmsg : hs_tcp_try_recvmsg;
+
+    hs_ask_begin(c, HS_DIR_IN);
+    return hs_ask_end(c, HS_DIR_IN,
+                      try_recvmsg(hs_fd_number(&c->fd), msg, flags, err, want, ret_n));
+}
+
+static hs_err
+recv_message(struct hs_conn *c, struct hs_op *op, struct msghdr *msg, size_t len, int flags,
+             struct hs_error *err, size_t *ret_n)
+{
     const socklen_t room = (socklen_t)msg->msg_controllen;
     short want;
     hs_err rv;
 
     if (len > 0 && (c->tls != NULL || hs_buf_len(&c->in.buf) > 0))
         return recv_pieces(c, op, msg, flags, err, ret_n);
-    while ((rv = try_recvmsg(hs_fd_number(&c->fd), msg, flags, err, &want, ret_n)) == HS_WANT) {
+    while ((rv = ask_recvmsg(c, msg, flags, err, &want, ret_n)) == HS_WANT) {
         msg->msg_controllen = room;
         if ((rv = hs_call_wait(c, op, HS_DIR_IN, want, err)) != HS_OK)
             return rv;
@@ -216,14 +226,13 @@ hs_conn_recv_exactly(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t l
 static hs_err
 why_it_is_over(struct hs_conn *c, struct hs_error *err)
 {
-    bool dead = atomic_load(&c->broken) == HS_E_DEAD_PEER;
+    hs_err rv = hs_conn_judge_reset(c, err);
 
-    if ((!atomic_load(&c->out_ended) && !dead) || (err != NULL && err->sys != EPIPE))
-        return HS_E_RESET;
+    if (rv != HS_E_RESET || !atomic_load(&c->out_ended) || (err != NULL && err->sys != EPIPE))
+        return rv;
     if (err != NULL)
         *err = (struct hs_error){0};
-    return dead ? hs_conn_check_broken(c, err)
-                : hs_err_setx(err, HS_E_CLOSED, NULL, "%s", hs_ended_here);
+    return hs_err_setx(err, HS_E_CLOSED, NULL, "%s", hs_ended_here);
 }
 
 /* After a try that was the last one. */
@@ -238,15 +247,23 @@ sent(struct hs_conn *c, struct hs_op *op, hs_err rv, struct hs_error *err, size_
 }
 
 static hs_err
+ask_send(struct hs_conn *c, const struct iovec *iov, size_t n_iov, int flags, struct hs_error *err,
+         short *want, size_t *ret_n)
+{
+    hs_ask_begin(c, HS_DIR_OUT);
+    return hs_ask_end(
+        c, HS_DIR_OUT,
+        c->layer->try_send(c->tls, hs_fd_number(&c->fd), iov, n_iov, flags, err, want, ret_n));
+}
+
+static hs_err
 send_some(struct hs_conn *c, struct hs_op *op, const struct iovec *iov, size_t n_iov,
           struct hs_error *err, size_t *ret_n)
 {
-    int fd = hs_fd_number(&c->fd);
     short want;
     hs_err rv;
 
-    while ((rv = c->layer->try_send(c->tls, fd, iov, n_iov, op->send_flags, err, &want, ret_n)) ==
-           HS_WANT) {
+    while ((rv = ask_send(c, iov, n_iov, op->send_flags, err, &want, ret_n)) == HS_WANT) {
         hs_conn_wake_reader(c);
         if ((rv = hs_call_wait(c, op, HS_DIR_OUT, want, err)) != HS_OK)
             return rv;
@@ -269,9 +286,7 @@ keep_last_words(struct hs_conn *c)
         return;
     while (hs_buf_len(&c->in.buf) < LAST_WORDS_MAX && !hs_deframer_skipping(&c->in) &&
            hs_buf_reserve(&c->in.buf, LAST_WORDS_MAX / 4, &room) == HS_OK &&
-           c->layer->try_recv(c->tls, hs_fd_number(&c->fd), room, LAST_WORDS_MAX / 4, 0, NULL,
-                              &want, &n) == HS_OK &&
-           n > 0) {
+           hs_ask_recv(c, room, LAST_WORDS_MAX / 4, 0, NULL, &want, &n) == HS_OK && n > 0) {
         hs_buf_commit(&c->in.buf, n);
         (void)hs_conn_account(c, HS_DIR_IN, n);
     }
@@ -374,6 +389,15 @@ hs_conn_sendv(struct hs_conn *c, struct hs_op *op, struct iovec *iov, size_t n_i
     return end_message(c, op, all ? "sendall" : "sendmsg", iov, n_iov, rv, err);
 }
 
+static hs_err
+ask_sendmsg(struct hs_conn *c, const struct msghdr *msg, int flags, struct hs_error *err,
+            short *want, size_t *ret_n)
+{
+    hs_ask_begin(c, HS_DIR_OUT);
+    return hs_ask_end(c, HS_DIR_OUT,
+                      hs_tcp_try_sendmsg(hs_fd_number(&c->fd), msg, flags, err, want, ret_n));
+}
+
 hs_err
 hs_conn_sendmsg(struct hs_conn *c, struct hs_op *op, const struct msghdr *msg, struct hs_error *err)
 {
@@ -384,8 +408,7 @@ hs_conn_sendmsg(struct hs_conn *c, struct hs_op *op, const struct msghdr *msg, s
     if (rv == HS_OK && c->tls != NULL)
         rv = hs_err_setx(err, HS_E_INVALID, NULL, "ancillary data cannot go through TLS");
     if (rv == HS_OK) {
-        while ((rv = hs_tcp_try_sendmsg(hs_fd_number(&c->fd), msg, op->send_flags, err, &want,
-                                        &n)) == HS_WANT)
+        while ((rv = ask_sendmsg(c, msg, op->send_flags, err, &want, &n)) == HS_WANT)
             if ((rv = hs_call_wait(c, op, HS_DIR_OUT, want, err)) != HS_OK)
                 break;
         rv = sent(c, op, rv, err, n);
@@ -402,8 +425,10 @@ hs_conn_send_file(struct hs_conn *c, struct hs_op *op, int file, int64_t *offset
     hs_err rv = hs_call_begin(c, op, HS_DIR_OUT, err);
 
     for (unsigned round = 1; rv == HS_OK && op->done < len && n > 0; round++) {
-        rv = c->layer->try_send_file(c->tls, hs_fd_number(&c->fd), file, offset, len - op->done,
-                                     err, &want, &n);
+        hs_ask_begin(c, HS_DIR_OUT);
+        rv = hs_ask_end(c, HS_DIR_OUT,
+                        c->layer->try_send_file(c->tls, hs_fd_number(&c->fd), file, offset,
+                                                len - op->done, err, &want, &n));
         hs_conn_wake_reader(c);
         if (rv == HS_WANT) {
             rv = hs_call_wait(c, op, HS_DIR_OUT, want, err);

@@ -40,14 +40,15 @@ conn_probe_look(struct hs_conn *c)
 {
     uint8_t byte;
     short want;
-    size_t n;
+    size_t n = 0;
     hs_err rv;
 
     if (atomic_load(&c->buffered) > 0)
         return HS_LIVE_DATA;
-    rv = c->layer->try_recv(c->tls, hs_fd_number(&c->fd), &byte, 1, MSG_PEEK, NULL, &want, &n);
+    rv = hs_ask_recv(c, &byte, 1, MSG_PEEK, NULL, &want, &n);
     if (rv == HS_WANT)
         return HS_LIVE_IDLE;
+    rv = hs_input_judge(c, rv, n, NULL);
     if (rv == HS_E_DEAD_PEER)
         return HS_LIVE_DEAD;
     return rv == HS_OK && n > 0 ? HS_LIVE_DATA : HS_LIVE_CLOSED;

@@ -6,6 +6,7 @@
 #include "conn_impl.h"
 #include "roll.h"
 
+#include "../base/addr.h"
 #include "../base/sys.h"
 
 #include <linux/sockios.h>
@@ -57,7 +58,7 @@ hs_conn_describe(struct hs_conn *c, struct hs_conn_row *ret_row)
     row.service = (uint32_t)(atomic_load_explicit(&c->roll.service, memory_order_relaxed) >> 3);
     row.phase = atomic_load_explicit(&c->roll.service, memory_order_relaxed) & 7;
     row.tls = c->tls != NULL;
-    row.peer = *hs_conn_peer(c);
+    hs_addr_copy(&row.peer, hs_conn_peer(c));
     row.application_ns = atomic_load_explicit(&c->roll.application_ns, memory_order_relaxed);
     row.gil_ns = atomic_load_explicit(&c->roll.gil_ns, memory_order_relaxed);
     describe_waits(&c->dirs[HS_DIR_IN], &row.reading);

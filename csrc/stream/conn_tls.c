@@ -64,19 +64,21 @@ conn_tls_refuse(struct hs_error *err, enum hs_tls_failure failure, const char *w
     return HS_E_TLS;
 }
 
-/* Reset before the handshake began. What it had sent before that is still in the queue. */
+/* Reset, or dead, before the handshake began. What it had sent before that is in the queue. */
 static hs_err
 has_left(struct hs_conn *c, struct hs_error *err)
 {
+    bool dead = hs_conn_why_broken(c) == HS_E_DEAD_PEER;
     int unread = 0;
+    hs_err rv = dead ? hs_conn_check_broken(c, err)
+                     : hs_err_setx(err, HS_E_RESET, NULL, "the peer has left");
 
     (void)hs_sys_ioctl(hs_fd_number(&c->fd), SIOCINQ, &unread);
-    (void)hs_err_setx(err, HS_E_RESET, NULL, "the peer has left");
     if (err != NULL) {
         err->phase = "tls";
-        err->tls = unread > 0 ? HS_TLS_RESET : HS_TLS_EMPTY;
+        err->tls = dead || unread > 0 ? HS_TLS_RESET : HS_TLS_EMPTY;
     }
-    return HS_E_RESET;
+    return rv;
 }
 
 /* What must be so before the first byte of a handshake. */

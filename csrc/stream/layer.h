@@ -30,6 +30,9 @@ struct hs_layer {
 
 extern const struct hs_layer hs_tcp_layer;
 
+/* What an errno of a connected socket means: HS_E_RESET, HS_E_DEAD_PEER or HS_E_SYSTEM. */
+hs_err hs_tcp_meaning(int sys);
+
 /* The tcp layer's, with ancillary data, for the one who knows that there is no other layer above
  * it. Descriptors that come with it are close-on-exec; msg_flags does not show how that was done.
  * */

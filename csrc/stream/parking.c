@@ -74,7 +74,9 @@ parking_peek(const struct hs_spot *s)
 
     if (atomic_load(&c->buffered) > 0 && !s->more)
         return HS_OK;
-    rv = c->layer->try_recv(c->tls, hs_fd_number(&c->fd), &byte, 1, MSG_PEEK, NULL, &want, &n);
+    rv = hs_ask_recv(c, &byte, 1, MSG_PEEK, NULL, &want, &n);
+    if (rv != HS_WANT)
+        rv = hs_input_judge(c, rv, n, NULL);
     if (rv == HS_OK && n == 0)
         rv = atomic_load(&c->buffered) > 0 ? HS_E_TRUNCATED : HS_E_END;
     return rv;

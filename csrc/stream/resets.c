@@ -1,4 +1,10 @@
-/* resets.c: counting who resets whom, and why.
+/* resets.c: how a connection broke, and counting who resets whom.
+ *
+ * The kernel tells once why a TCP is over, to the one who asks first: a try to move bytes, or
+ * SO_ERROR. All others find an end, or EPIPE. So who asks says so before (asks, asking), and takes
+ * that back when c->broken has what it was told; who has found no more than an end waits until
+ * nobody asks, and looks then. The kernel's lock of the socket orders the two: what was
+ * stored before a question that was answered is seen by who has asked after it. Asking never waits.
  *
  * A reset that nobody meant shows here: bytes that nobody had read, or SO_LINGER.
  */
@@ -10,8 +16,12 @@
 #include "../base/sys.h"
 #include "../base/time.h"
 
+#include <errno.h>
 #include <linux/sockios.h>
+#include <sched.h>
+#include <string.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 
 static struct {
     _Atomic uint64_t by_peer, dead_peer, by_abort, by_linger, by_unread;
@@ -32,6 +42,83 @@ hs_conn_set_broken(struct hs_conn *c, hs_err code)
         return;
     resets_add(dead ? &resets.dead_peer : &resets.by_peer);
     hs_roll_note(c, dead ? HS_EVENT_DEAD_PEER : HS_EVENT_RESET, code, hs_now() - c->created_ns);
+}
+
+hs_err
+hs_ask_end(struct hs_conn *c, enum hs_dir dir, hs_err rv)
+{
+    if (rv == HS_E_DEAD_PEER)
+        hs_conn_set_broken(c, rv);
+    atomic_store_explicit(&c->dirs[dir].asks, false, memory_order_release);
+    return rv;
+}
+
+hs_err
+hs_ask_recv(struct hs_conn *c, uint8_t *buf, size_t len, int flags, struct hs_error *err,
+            short *want, size_t *ret_n)
+{
+    hs_ask_begin(c, HS_DIR_IN);
+    return hs_ask_end(
+        c, HS_DIR_IN,
+        c->layer->try_recv(c->tls, hs_fd_number(&c->fd), buf, len, flags, err, want, ret_n));
+}
+
+static void
+note_told(struct hs_conn *c, hs_err told)
+{
+    if (told == HS_E_DEAD_PEER || told == HS_E_RESET)
+        hs_conn_set_broken(c, told);
+}
+
+int
+hs_ask_error(struct hs_conn *c, void *value, socklen_t *len)
+{
+    socklen_t own = sizeof(int);
+    int rv, sys = 0;
+
+    atomic_fetch_add(&c->asking, 1);
+    rv = hs_sys_getsockopt(hs_fd_number(&c->fd), SOL_SOCKET, SO_ERROR, &sys, &own);
+    if (rv == 0 && sys != 0)
+        note_told(c, hs_tcp_meaning(sys));
+    atomic_fetch_sub(&c->asking, 1);
+    if (rv == 0) {
+        *len = *len < own ? *len : own;
+        memcpy(value, &sys, *len);
+    }
+    return rv;
+}
+
+static bool
+somebody_asks(const struct hs_conn *c)
+{
+    return atomic_load(&c->asking) > 0 ||
+           atomic_load_explicit(&c->dirs[HS_DIR_IN].asks, memory_order_acquire) ||
+           atomic_load_explicit(&c->dirs[HS_DIR_OUT].asks, memory_order_acquire);
+}
+
+hs_err
+hs_conn_why_broken(struct hs_conn *c)
+{
+    struct hs_tls *tls = c->tls;
+    socklen_t len = sizeof(int);
+    int ignored; /* What it says is noted. */
+
+    (void)hs_ask_error(c, &ignored, &len);
+    while (atomic_load(&c->broken) == HS_OK && somebody_asks(c))
+        (void)sched_yield();
+    if (tls != NULL && hs_tls_told_dead(tls)) /* and told nobody: at a close, or in an alert */
+        hs_conn_set_broken(c, HS_E_DEAD_PEER);
+    return atomic_load(&c->broken);
+}
+
+hs_err
+hs_conn_judge_reset(struct hs_conn *c, struct hs_error *err)
+{
+    if ((err != NULL && err->sys != EPIPE) || hs_conn_why_broken(c) != HS_E_DEAD_PEER)
+        return HS_E_RESET;
+    if (err != NULL)
+        *err = (struct hs_error){0};
+    return hs_conn_check_broken(c, err);
 }
 
 void

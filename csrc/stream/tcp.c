@@ -20,27 +20,33 @@
 /* One call may keep a core busy for as long as reading the file takes. */
 #define MAX_FILE_CHUNK ((size_t)1 << 20)
 
-static hs_err
-failed(int sys, short event, const char *op, struct hs_error *err, short *want)
+hs_err
+hs_tcp_meaning(int sys)
 {
     switch (sys) {
-    case EAGAIN:
-    case EINTR:
-        *want = event;
-        return HS_WANT;
     case ECONNRESET:
     case EPIPE:
     case ECONNABORTED: /* destroyed from outside: ss -K, SOCK_DESTROY */
-        return hs_err_set(err, HS_E_RESET, sys, op, "%s", op);
+        return HS_E_RESET;
     case ETIMEDOUT: /* keepalive, TCP_USER_TIMEOUT or retransmissions gave up */
     case EHOSTUNREACH:
     case ENETUNREACH:
     case EHOSTDOWN:
     case ENETDOWN:
-        return hs_err_set(err, HS_E_DEAD_PEER, sys, op, "%s", op);
+        return HS_E_DEAD_PEER;
     default:
-        return hs_err_set(err, HS_E_SYSTEM, sys, op, "%s", op);
+        return HS_E_SYSTEM;
     }
+}
+
+static hs_err
+failed(int sys, short event, const char *op, struct hs_error *err, short *want)
+{
+    if (sys == EAGAIN || sys == EINTR) {
+        *want = event;
+        return HS_WANT;
+    }
+    return hs_err_set(err, hs_tcp_meaning(sys), sys, op, "%s", op);
 }
 
 static hs_err

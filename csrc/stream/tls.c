@@ -411,6 +411,17 @@ hs_tls_ended(struct hs_tls *t, bool *ret_tcp_closed)
     return atomic_load(&t->goodbye_received);
 }
 
+bool
+hs_tls_told_dead(struct hs_tls *t)
+{
+    bool told;
+
+    hs_lock_take(&t->lock);
+    told = t->io.told_dead || (t->io.below != NULL && hs_tls_told_dead(t->io.below));
+    hs_lock_drop(&t->lock);
+    return told;
+}
+
 /* Here already, so that no readiness will tell of it. */
 static bool
 has_more(const struct hs_tls *t)

@@ -71,6 +71,8 @@ HS_NODISCARD hs_err hs_tls_binding(struct hs_tls *t, enum hs_tls_binding kind,
                                    struct hs_error *err);
 /* After an end: whether the peer itself said so; else, whether TCP was over on both sides then. */
 bool hs_tls_ended(struct hs_tls *t, bool *ret_tcp_closed);
+/* Whether the kernel has told it, or the TLS below, that the peer is dead; waits for a try. */
+bool hs_tls_told_dead(struct hs_tls *t);
 /* Bytes that reading gives without the kernel; belongs to the reader. *ret_ready: it would not
  * wait: because of them, or because of an end or a failure. */
 size_t hs_tls_pending(struct hs_tls *t, bool *ret_ready);

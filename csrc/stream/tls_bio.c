@@ -54,6 +54,7 @@ tls_bio_fail(BIO *bio, struct hs_tls_io *io, hs_err rv, const struct hs_error *e
              bool retry)
 {
     io->rv = rv;
+    io->told_dead = io->told_dead || rv == HS_E_DEAD_PEER;
     io->sys = err->sys;
     io->op = err->op;
     if (retry)

@@ -28,6 +28,7 @@ struct hs_tls_io {
     bool is_http;        /* its first bytes were the beginning of an HTTP answer */
     bool eof;            /* the peer's TCP has ended, */
     bool closed_at_eof;  /* and ours with it, as after a reset that somebody else was told of */
+    bool told_dead;      /* the kernel told a read or a write that the peer is dead */
     bool keep_reading;   /* a write that failed must not end reading: see bio_write */
     int64_t received_ns; /* when its first byte came, or 0 */
     size_t taken;        /* bytes read since somebody set it to 0 ... */

@@ -1,6 +1,6 @@
 /* inspect.c: a unix socket at which this process tells what it has, served by a thread of our own.
  *
- * A request is a line with the name of a report, the answer is that report as a line of JSON. The
+ * A request is a line as hs_report_asked takes it, the answer that report as a line of JSON. The
  * thread needs no interpreter, so that it answers while Python code holds the GIL; nor any
  * descriptor that is not there: some are kept for the day on which none is left. It only reads.
  *
@@ -184,20 +184,25 @@ rest_after(struct inspector *ins, int64_t began_ns)
 }
 
 static void
-answer(struct client *c, const char *name)
+answer(struct client *c, const char *request)
 {
-    enum hs_report_kind kind = HS_REPORT_METRICS;
     char *text;
     size_t len;
 
-    while (kind < HS_REPORT_KINDS && strcmp(name, hs_report_name(kind)) != 0)
-        kind++;
-    if (kind == HS_REPORT_KINDS)
-        inspect_refuse(c, "there is no such report");
-    else if (hs_report(kind, NULL, &text, &len) != HS_OK)
-        inspect_refuse(c, "no memory for a report");
-    else
+    switch (hs_report_asked(request, NULL, &text, &len)) {
+    case HS_OK:
         set_answer(c, text, len);
+        break;
+    case HS_E_INVALID:
+        inspect_refuse(c, "there is no such report");
+        break;
+    case HS_E_CLOSED:
+        inspect_refuse(c, "there is no such connection");
+        c->last = false; /* It asked well: the connection has ended meanwhile. */
+        break;
+    default:
+        inspect_refuse(c, "no memory for a report");
+    }
 }
 
 static char *

@@ -10,9 +10,15 @@
 #include "../base/sys.h"
 #include "../base/time.h"
 
+#include <errno.h>
+#include <inttypes.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#define ONE "connection"
 
 const char *
 hs_report_name(enum hs_report_kind kind)
@@ -157,11 +163,8 @@ waits(struct hs_json *j, const char *key, const struct hs_conn_waits *w, int64_t
 }
 
 static void
-connection(struct hs_json *j, const void *item, int64_t now)
+write_row(struct hs_json *j, const struct hs_conn_row *r, int64_t now)
 {
-    const struct hs_conn_row *r = item;
-
-    hs_json_open(j, NULL, '{');
     hs_json_number(j, "id", r->id);
     hs_json_signed(j, "fd", r->fd);
     hs_json_text(j, "how", hs_made_name(r->how));
@@ -188,6 +191,13 @@ connection(struct hs_json *j, const void *item, int64_t now)
     waits(j, "writing", &r->writing, now);
     hs_json_seconds(j, "application", r->application_ns);
     hs_json_seconds(j, "gil", r->gil_ns);
+}
+
+static void
+connection(struct hs_json *j, const void *item, int64_t now)
+{
+    hs_json_open(j, NULL, '{');
+    write_row(j, item, now);
     hs_json_close(j, '}');
 }
 
@@ -775,6 +785,16 @@ write_metrics(struct hs_json *j)
 
 /* ---- The whole ----------------------------------------------------------------------------- */
 
+static void
+begin_report(struct hs_json *j, const char *name)
+{
+    hs_json_open(j, NULL, '{');
+    hs_json_number(j, "version", HS_REPORT_VERSION);
+    hs_json_text(j, "report", name);
+    hs_json_signed(j, "pid", getpid());
+    hs_json_signed(j, "at", hs_calendar_s());
+}
+
 hs_err
 hs_report(enum hs_report_kind kind, struct hs_error *err, char **ret_text, size_t *ret_len)
 {
@@ -788,12 +808,94 @@ hs_report(enum hs_report_kind kind, struct hs_error *err, char **ret_text, size_
 
     if (kind >= HS_REPORT_KINDS)
         return hs_err_setx(err, HS_E_INVALID, "report", "there is no such report");
-    hs_json_open(&j, NULL, '{');
-    hs_json_number(&j, "version", HS_REPORT_VERSION);
-    hs_json_text(&j, "report", hs_report_name(kind));
-    hs_json_signed(&j, "pid", getpid());
-    hs_json_signed(&j, "at", hs_calendar_s());
+    begin_report(&j, hs_report_name(kind));
     writers[kind](&j);
     hs_json_close(&j, '}');
     return hs_json_end(&j, err, ret_text, ret_len);
+}
+
+/* What the kernel tells now; null: it is not TCP, or has ended meanwhile. */
+static void
+write_tcp(struct hs_json *j, struct hs_conn *c)
+{
+    struct hs_tcp_field fields[HS_TCP_FIELDS_MAX];
+    struct tcp_info info;
+    socklen_t len = sizeof(info);
+    size_t n;
+
+    if (hs_conn_getsockopt(c, IPPROTO_TCP, TCP_INFO, &info, &len, NULL) != HS_OK) {
+        hs_json_text(j, "tcp", NULL);
+        return;
+    }
+    hs_json_open(j, "tcp", '{');
+    n = hs_tcp_fields(&info, len, fields);
+    for (size_t i = 0; i < n; i++)
+        hs_json_number(j, fields[i].name, fields[i].value);
+    hs_json_close(j, '}');
+}
+
+/* A new reference, or NULL: there is none, or (*ret_short) no memory to look. */
+static struct hs_conn *
+find_conn(uint64_t id, bool *ret_short)
+{
+    struct hs_conn **all, *found = NULL;
+    size_t n;
+
+    all = take_hs_conn(&n);
+    *ret_short = all == NULL;
+    for (size_t i = 0; all != NULL && i < n; i++)
+        if (found == NULL && hs_conn_id(all[i]) == id)
+            found = all[i];
+        else
+            hs_conn_unref(all[i]);
+    free((void *)all);
+    return found;
+}
+
+static hs_err
+report_one(uint64_t id, struct hs_error *err, char **ret_text, size_t *ret_len)
+{
+    struct hs_conn_row row = {.fd = -1};
+    struct hs_json j = {0};
+    struct hs_conn *c;
+    bool is_short;
+
+    if ((c = find_conn(id, &is_short)) != NULL)
+        hs_conn_describe(c, &row);
+    if (row.fd >= 0) {
+        begin_report(&j, ONE);
+        hs_json_open(&j, ONE, '{');
+        write_row(&j, &row, hs_now());
+        write_tcp(&j, c);
+        hs_json_close(&j, '}');
+        hs_json_close(&j, '}');
+    }
+    if (c != NULL)
+        hs_conn_unref(c);
+    if (is_short)
+        return hs_err_setx(err, HS_E_NOMEM, "report", "no memory for a report");
+    if (row.fd < 0)
+        return hs_err_setx(err, HS_E_CLOSED, "report",
+                           "there is no open connection with the id %" PRIu64, id);
+    return hs_json_end(&j, err, ret_text, ret_len);
+}
+
+hs_err
+hs_report_asked(const char *request, struct hs_error *err, char **ret_text, size_t *ret_len)
+{
+    static const char one[] = ONE " ";
+    enum hs_report_kind kind = HS_REPORT_METRICS;
+    const char *digits = request + sizeof(one) - 1;
+    uint64_t id;
+    char *end;
+
+    if (strncmp(request, one, sizeof(one) - 1) == 0 && *digits >= '0' && *digits <= '9') {
+        errno = 0;
+        id = strtoull(digits, &end, 10);
+        if (*end == '\0' && errno == 0)
+            return report_one(id, err, ret_text, ret_len);
+    }
+    while (kind < HS_REPORT_KINDS && strcmp(request, hs_report_name(kind)) != 0)
+        kind++;
+    return hs_report(kind, err, ret_text, ret_len);
 }

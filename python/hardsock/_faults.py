@@ -15,7 +15,8 @@ _IN_A_NOTE = 20
 
 
 class Faults:
-    """What `faults` returns: a context manager, and what has happened in it."""
+    """What `faults` returns: a context manager, and what has happened in it. One at a time in a
+    process; any thread may read it."""
 
     def __init__(self, spec: str) -> None:
         self._asked = spec

@@ -16,20 +16,24 @@ class _HasFileno(Protocol):
     def fileno(self) -> int: ...
 
 
-def report(name: str) -> dict[str, Any]:
+def report(name: str, id: int | None = None) -> dict[str, Any]:
     """What this process has, as the inspect socket tells it: plain dicts, lists, numbers and str.
 
     ``"metrics"``, ``"connections"``, ``"sites"``, ``"pools"``, ``"servers"``, ``"breakers"`` or
-    ``"events"``. Times are seconds; what is not known, or never was, is ``None``. Keys may be added
-    in later versions; ``"version"`` changes when one goes or means something else.
+    ``"events"``; or ``"connection"`` and the *id* of one: its row, and under ``"tcp"`` all that the
+    kernel tells of it (TCP_INFO, tcp(7), in the kernel's units). Times are seconds; what is not
+    known, or never was, is ``None``. Keys may be added in later versions; ``"version"`` changes
+    when one goes or means something else.
 
     Raises:
         ValueError: For another name.
+        LookupError: If no connection with that *id* is open.
         MemoryError: If there is none for it.
     """
     import json  # Not with hardsock: few ask, and each process would wait for it.
 
-    return cast("dict[str, Any]", json.loads(_core._report(name)))
+    request = name if id is None else f"{name} {id}"
+    return cast("dict[str, Any]", json.loads(_core._report(request)))
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,8 @@ class Event:
     age: float
     """Seconds ago."""
     what: str
-    """The peer's address, or the name of the pool or breaker; cut at 63 bytes."""
+    """The peer's address, or the name of the pool or breaker; of one that was shed also why, as in
+    ``ServerStats.shed_reasons``; cut at 63 bytes."""
     error: str | None
     errno: int
     """0: none."""

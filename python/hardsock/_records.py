@@ -133,7 +133,7 @@ class CloseReport(NamedTuple):
     ending: str
     """``"clean"``: the peer ended its side and acknowledged all of ours. ``"deadline"``: the time
     was up first. ``"reset"``: the peer reset the connection. ``"dead peer"``: it stopped answering.
-    ``"truncated"``: a TLS peer ended the connection without ending its stream (no close_notify)."""
+    ``"truncated"``: a TLS peer did not end its stream (no close_notify): it closed, or sent an alert."""
     unsent: int
     """Bytes that the peer's kernel had not acknowledged (unix sockets: that the peer had not read)."""
     discarded: int

@@ -119,6 +119,10 @@ def scope(token: CancelToken) -> Scope:
     """Make *token* ambient for the block, beside the scopes around it.
 
     In a task of asyncio or trio the block ends with it, whatever it awaits.
+
+    Raises (from the calls in the block, as ``hardsock.timeout`` says):
+        DeadlineExceeded: The token's deadline passed.
+        Cancelled: It was cancelled, by any thread. It stays ended, so that later calls fail at once.
     """
     if not isinstance(token, CancelToken):
         raise TypeError(f"token must be a CancelToken, not {type(token).__name__}")

@@ -144,7 +144,8 @@ def check(
         timeout: Seconds for the program to answer.
 
     Raises:
-        TuningError: If there is no answer, for example for a profile that does not exist.
+        TuningError: If there is no answer, for example for a profile that does not exist, or none
+            in time: nothing is left running. Scopes and tokens do not reach it.
     """
     command = [find_program(), "check", "--format", "json"]
     if netns is not None:

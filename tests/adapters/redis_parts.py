@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import redis
 
-from hardsock.lab.servers.process import Server
+from hardsock.lab.servers.process import Server, free_port
+from support.pki import CLIENT, SERVER
 from support.require import require
 from support.servers import redis_server
 from support.tls import Identities
 
-__all__ = ["NAME", "OLD", "QUIET", "end", "server", "url_of"]
+__all__ = ["NAME", "OLD", "QUIET", "end", "server", "trusting", "url_of", "with_tls"]
 
 QUIET: dict[str, Any] = {"protocol": 2}
 """Without HELLO; what a scripted peer hears first may still be a greeting."""
@@ -40,6 +41,21 @@ def end(request: pytest.FixtureRequest) -> str:
 def url_of(address: Any, tls: Identities | None, settings: dict[str, Any]) -> str:
     """The server's URL; what TLS wants besides goes into *settings*."""
     host, port = address
-    if tls is not None:
-        settings["ssl_ca_certs"] = str(tls.ca)
+    settings.update(trusting(tls))
     return f"{'redis' if tls is None else 'rediss'}://{host}:{port}"
+
+
+def trusting(tls: Identities | None) -> dict[str, Any]:
+    """What a client is told to trust."""
+    return {} if tls is None else {"ssl_ca_certs": str(tls.ca)}
+
+
+def with_tls(tls: Identities | None) -> tuple[list[str], int]:
+    """What a server is started with to be there with TLS, too, and on which port it is then."""
+    if tls is None:
+        return [], 0
+    # The nodes of a cluster are each other's clients, and show what they are servers with.
+    identity, port = tls.issue(usages=(*SERVER, *CLIENT)), free_port()
+    options = ["--tls-cert-file", str(identity.chain), "--tls-key-file", str(identity.key)]
+    options += ["--tls-ca-cert-file", str(tls.ca), "--tls-auth-clients", "no"]
+    return [*options, "--tls-port", str(port)], port

@@ -97,7 +97,7 @@ def _httpx(url: str, opened: ExitStack) -> Iterator[Callable[[], object]]:
 
 @pytest.mark.parametrize(
     ("clients", "most"),
-    [(_http_client, 10), (_urllib3, 32), (_requests, 34), (_httpx, 24)],
+    [(_http_client, 10), (_urllib3, 16), (_requests, 20), (_httpx, 24)],
     ids=["http.client", "urllib3", "requests", "httpx"],
 )
 def test_a_request_makes_few_calls_more(clients: Any, most: int, opened: ExitStack) -> None:
@@ -113,7 +113,7 @@ def test_a_command_of_redis_makes_few_calls_more(opened: ExitStack) -> None:
     for client in clients:
         opened.callback(client.close)
     plain, ours = (calls_of(lambda c=client: c.get("key")) for client in clients)  # type: ignore[misc]
-    assert ours - plain <= 30, (plain, ours)
+    assert ours - plain <= 14, (plain, ours)
 
 
 def test_an_awaited_command_of_redis_makes_few_calls_more(opened: ExitStack) -> None:
@@ -145,8 +145,8 @@ def test_an_awaited_command_of_redis_makes_few_calls_more(opened: ExitStack) -> 
             found.append(min(counts))
             await client.aclose()
         plain, ours = found
-        # Where trio is loaded each call asks whether it runs.
-        assert ours - plain <= 62, (plain, ours)
+        # Plain redis-py has a task for each command, which waits for nothing.
+        assert ours <= plain, (plain, ours)
 
     asyncio.run(main())
 

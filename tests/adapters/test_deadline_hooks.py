@@ -8,7 +8,6 @@ import importlib
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,6 @@ pytestmark = pytest.mark.usefixtures("event_loops")
 
 SOON = 0.2
 LATE = 60.0
-AT_ONCE = 8.0
 
 
 @pytest.fixture
@@ -150,38 +148,37 @@ def serving_wsgi(app: Any) -> Iterator[str]:
 
 @pytest.mark.parametrize("told", [True, False], ids=["told", "not told"])
 def test_two_services_stop_at_once_when_the_caller_gives_up(told: bool) -> None:
-    """A waits for half a second; without the header C works on to a limit of its own."""
+    """A waits for a moment; without the header C works on to a limit of its own."""
     need_module("httpx")
     from hardsock.adapters import httpx as adapted
     from hardsock.deadline import httpx as hooks
 
-    worked: dict[str, float] = {}
-    own_limit = 2.0
+    ends: dict[str, str] = {}
+    own_limit = LATE if told else 2.0
     ended = threading.Semaphore(0)
     begun = threading.Event()
 
     def c(_environ: Any, start_response: Any) -> list[bytes]:
-        began = time.monotonic()
         begun.set()
-        try:
-            token = hs.current()
-            assert token is not None
-            token.wait(own_limit)
-            token.check()
-        finally:
-            worked["C"] = time.monotonic() - began
-            ended.release()
+        token = hs.current()
+        assert token is not None
+        ends["C"] = "told" if token.wait(own_limit) else "worked for nobody"
+        ended.release()
+        token.check()
         start_response("200 OK", [("Content-Length", "0")])
         return []
 
     hook = {"request": [hooks.hook()]} if told else {}
 
     def b(_environ: Any, start_response: Any) -> list[bytes]:
-        began = time.monotonic()
         try:
             answer = inner.get(url_c)
+        except hs.DeadlineExceeded:
+            ends["B"] = "told"
+            raise
+        else:
+            ends["B"] = "told" if answer.status_code == 504 else "worked for nobody"
         finally:
-            worked["B"] = time.monotonic() - began
             ended.release()
         start_response(f"{answer.status_code} from C", [("Content-Length", "0")])
         return []
@@ -193,15 +190,14 @@ def test_two_services_stop_at_once_when_the_caller_gives_up(told: bool) -> None:
         adapted.client(event_hooks=hook, trust_env=False) as client,
     ):
         # What B was told is rounded down: its 504 may come a moment before A gives up.
-        with contextlib.suppress(hs.DeadlineExceeded), hs.timeout(0.5):
-            assert client.get(url_b).status_code == 504
-        assert begun.is_set(), "a busy machine: C was not even asked"
-        assert ended.acquire(timeout=AT_ONCE)
-        assert ended.acquire(timeout=AT_ONCE)
-    if told:
-        assert max(worked.values()) < own_limit, worked
-    else:
-        assert min(worked.values()) >= own_limit - 0.01, worked
+        for seconds in (0.5, 5, 20):  # On a busy machine C may not even have been asked.
+            with contextlib.suppress(hs.DeadlineExceeded), hs.timeout(seconds):
+                assert client.get(url_b).status_code == 504
+            if begun.is_set():
+                break
+        assert ended.acquire(timeout=LATE / 2), "B and C are still at it"
+        assert ended.acquire(timeout=LATE / 2), "B or C is still at it"
+    assert ends == dict.fromkeys("BC", "told" if told else "worked for nobody")
 
 
 # ---- gRPC, in processes of its own: it keeps threads and event loops for life
@@ -238,11 +234,12 @@ def test_postgresql_stops_a_statement_when_the_scope_ends() -> None:
                 assert row is not None
                 return str(row[0])
 
-            began = time.monotonic()
-            with pytest.raises(psycopg.errors.QueryCanceled), hs.timeout(SOON):
-                conn.execute(statement_timeout())
-                conn.execute("SELECT pg_sleep(60)")
-            assert time.monotonic() - began < AT_ONCE
+            for seconds in (SOON, 5, 20):  # A busy machine may have none left to ask with.
+                with contextlib.suppress(hs.DeadlineExceeded), hs.timeout(seconds):
+                    conn.execute(statement_timeout())
+                    with pytest.raises(psycopg.errors.QueryCanceled):
+                        conn.execute("SELECT pg_sleep(600)")
+                    break
             assert limit() != "0"
             conn.execute(statement_timeout())  # No deadline here: back to the default.
             assert limit() == "0"

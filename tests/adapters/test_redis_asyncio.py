@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,11 @@ import hardsock as hs
 import hardsock.adapters.redis
 from adapters.http_contract import SHORT, causes, nothing_open, server_context
 from adapters.redis_parts import *
-from adapters.redis_parts import NAME, OLD, QUIET, url_of
+from adapters.redis_parts import NAME, OLD, QUIET, url_of, with_tls
 from hardsock.lab.blackhole import BlackHole
 from hardsock.lab.namespaces import Namespace
 from hardsock.lab.peers import PeerScript
-from hardsock.lab.servers.process import Server, free_port
+from hardsock.lab.servers.process import Server
 from support.loops import RUNS
 from support.require import require
 from support.servers import redis_server
@@ -203,6 +205,51 @@ def test_commands_pipelines_and_messages_work(server: Server, loop: str) -> None
     nothing_open()
 
 
+@contextlib.contextmanager
+def _stopped(server: Server) -> Iterator[None]:
+    """It takes nothing any more: what is sent fills the kernel's buffers, and waits."""
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+
+
+_MORE_THAN_FITS = b"x" * 50_000_000
+
+
+def test_a_command_that_the_server_does_not_take_ends(end: str, loop: str) -> None:
+    with require(redis_server()) as own:
+
+        async def main() -> None:
+            async with _client(own.address, socket_timeout=60) as client:
+                await client.ping()
+                client.total = SHORT if end == "deadline" else None
+                with _stopped(own):
+                    await _ends(end, lambda: client.set("key", _MORE_THAN_FITS))
+                client.total = None
+                assert await client.echo("own") == b"own"
+
+        RUNS[loop](main())
+    nothing_open()
+
+
+def test_socket_timeout_is_for_what_the_server_does_not_take(loop: str) -> None:
+    with require(redis_server()) as own:
+
+        async def main() -> None:
+            async with _client(own.address, retry=Retry(NoBackoff(), 0)) as client:
+                await client.ping()
+                for conn in client.connection_pool._available_connections:
+                    conn.socket_timeout = SHORT  # Not for connecting: this machine may be busy.
+                timed_out = pytest.raises(redis.exceptions.TimeoutError, match="writing")
+                with _stopped(own), hs.timeout(60), timed_out:
+                    await client.set("key", _MORE_THAN_FITS)
+
+        RUNS[loop](main())
+    nothing_open()
+
+
 def test_a_blocking_command_is_cancelled_and_the_next_gets_its_own_answer(
     server: Server, loop: str
 ) -> None:
@@ -234,12 +281,8 @@ def test_a_subscriber_is_stopped_from_another_thread(server: Server, loop: str) 
 
 def test_tls_and_unix_sockets_carry_commands(ids: Identities, tmp_path: Path, loop: str) -> None:
     path = tmp_path / "redis.sock"
-    identity = ids.server_identity
-    options = ["--tls-cert-file", str(identity.chain), "--tls-key-file", str(identity.key)]
-    options += ["--tls-ca-cert-file", str(ids.ca), "--tls-auth-clients", "no"]
-    port = free_port()
-    options += ["--tls-port", str(port), "--unixsocket", str(path)]
-    with require(redis_server(*options)):
+    options, port = with_tls(ids)
+    with require(redis_server(*options, "--unixsocket", str(path))):
 
         async def main() -> None:
             async with _client(("127.0.0.1", port), tls=ids) as client:

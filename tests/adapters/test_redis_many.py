@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import redis
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import ConstantBackoff, NoBackoff
+from redis.retry import Retry
 
 import hardsock as hs
 import hardsock.adapters.redis
-from adapters.http_contract import SHORT, causes, nothing_open
-from adapters.redis_parts import OLD
+from adapters.http_contract import SHORT, causes, nothing_open, server_context
+from adapters.redis_parts import OLD, trusting, with_tls
+from hardsock.lab.blackhole import BlackHole
+from hardsock.lab.namespaces import Namespace
 from hardsock.lab.peers import PeerScript
 from hardsock.lab.servers.process import (
     Server,
@@ -29,6 +36,7 @@ from hardsock.lab.threads import Call
 from hardsock.lab.waits import poll_until
 from support.require import require
 from support.servers import redis_server
+from support.tls import Identities
 
 pytestmark = pytest.mark.skipif(
     OLD,
@@ -36,28 +44,58 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@dataclass(frozen=True)
+class Node:
+    """A server, which is also there without TLS, and where clients of the test's transport find it."""
+
+    server: Server
+    address: tuple[str, int]
+
+    @property
+    def name(self) -> str:
+        return "{}:{}".format(*self.address)
+
+
+@pytest.fixture(scope="module", params=["plain", "tls"])
+def tls(request: pytest.FixtureRequest, ids: Identities) -> Identities | None:
+    """Who is trusted, or None: without TLS."""
+    return ids if request.param == "tls" else None
+
+
+@contextlib.contextmanager
+def _node(tls: Identities | None, *options: str) -> Iterator[Node]:
+    secured, port = with_tls(tls)
+    with require(redis_server(*secured, *options)) as server:
+        yield Node(server, server.address if tls is None else (server.address[0], port))
+
+
 @pytest.fixture(scope="module")
-def nodes() -> Iterator[list[Server]]:
+def nodes(tls: Identities | None) -> Iterator[list[Node]]:
     """Three primaries of one cluster."""
+    between = () if tls is None else ("--tls-cluster", "yes")
     with contextlib.ExitStack() as opened:
         nodes = [
             opened.enter_context(
-                require(
-                    redis_server("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
-                )
+                _node(tls, "--cluster-enabled", "yes", "--cluster-port", str(free_port()), *between)
             )
             for _ in range(3)
         ]
-        addresses = ["{}:{}".format(*one.address) for one in nodes]
+        secured = () if tls is None else ("--tls", "--cacert", str(tls.ca))
         subprocess.run(
-            [find_program("redis-cli"), "--cluster", "create", *addresses, "--cluster-yes"],
+            [
+                find_program("redis-cli"),
+                *secured,
+                *("--cluster", "create"),
+                *(one.name for one in nodes),
+                "--cluster-yes",
+            ],
             check=True,
             capture_output=True,
             timeout=120,
             env=clean_environment(),
         )
         for one in nodes:
-            with redis.Redis(*one.address) as client:
+            with redis.Redis(*one.server.address) as client:
                 assert poll_until(
                     lambda c=client: c.cluster("info")["cluster_state"] == "ok",  # type: ignore[misc]
                     60,
@@ -65,12 +103,20 @@ def nodes() -> Iterator[list[Server]]:
         yield nodes
 
 
+def _url(address: Any, tls: Identities | None) -> str:
+    return "{}://{}:{}".format("redis" if tls is None else "rediss", *address)
+
+
 @contextlib.contextmanager
 def _cluster(
-    nodes: list[Server], total: float | None = None, limits: hs.DialLimits | None = None
+    nodes: list[Node],
+    tls: Identities | None,
+    total: float | None = None,
+    limits: hs.DialLimits | None = None,
 ) -> Iterator[Any]:
-    url = "redis://{}:{}".format(*nodes[0].address)
-    made = hardsock.adapters.redis.cluster(url, total=30, dial_limits=limits)
+    made = hardsock.adapters.redis.cluster(
+        _url(nodes[0].address, tls), total=30, dial_limits=limits, **trusting(tls)
+    )
     made.total = total
     try:
         yield made
@@ -78,9 +124,36 @@ def _cluster(
         made.close()
 
 
-def test_a_cluster_serves_over_hardsock(nodes: list[Server]) -> None:
+def _blocked(server: Server) -> None:
+    """Returns when a client of the server is in a blocking command."""
+    with redis.Redis(*server.address) as asked:
+        assert poll_until(lambda: asked.info("clients")["blocked_clients"] > 0, 60)
+
+
+def _ends(end: str, call: Callable[[], object], when: Callable[[], None]) -> None:
+    """*call* is ended by *end*; a cancel comes from another thread once *when* has returned."""
+    if end != "cancel":
+        scope = hs.timeout(SHORT) if end == "scope" else contextlib.nullcontext()
+        with scope, pytest.raises(redis.exceptions.TimeoutError) as late:
+            call()
+        assert any(isinstance(one, hs.DeadlineExceeded) for one in causes(late.value))
+        return
+    token = hs.CancelToken()
+
+    def within() -> None:
+        with hs.scope(token):
+            call()
+
+    with Call(within) as running:
+        when()
+        token.cancel("stop button")
+        with pytest.raises(hs.Cancelled):
+            running.result(20)
+
+
+def test_a_cluster_serves_over_hardsock(nodes: list[Node], tls: Identities | None) -> None:
     limits = hs.DialLimits(in_flight=1)
-    with _cluster(nodes, 30, limits) as client:
+    with _cluster(nodes, tls, 30, limits) as client:
         for number in range(20):
             client.set(f"key {number}", number)
         with client.pipeline() as pipe:
@@ -88,7 +161,7 @@ def test_a_cluster_serves_over_hardsock(nodes: list[Server]) -> None:
                 pipe.get(f"key {number}")
             assert pipe.execute() == [b"%d" % number for number in range(20)]
         found = [one for one in hs.open_connections() if one.how == "connect"]
-        assert {one.peer for one in found} == {"{}:{}".format(*one.address) for one in nodes}
+        assert {one.peer for one in found} == {one.name for one in nodes}
         assert {one.site.file for one in found} == {__file__}
         assert limits.stats().begun >= len(nodes), "each of them had a place"
         assert limits.stats().in_flight == 0
@@ -97,27 +170,13 @@ def test_a_cluster_serves_over_hardsock(nodes: list[Server]) -> None:
 
 @pytest.mark.parametrize("end", ["deadline", "scope", "cancel"])
 def test_a_command_of_a_cluster_ends_and_the_next_gets_its_own_answer(
-    end: str, nodes: list[Server]
+    end: str, nodes: list[Node], tls: Identities | None
 ) -> None:
-    with _cluster(nodes, SHORT if end == "deadline" else None) as client:
-        if end == "cancel":
-            token = hs.CancelToken()
-
-            def pop() -> None:
-                with hs.scope(token):
-                    client.blpop("never", 0)
-
-            with Call(pop) as call:
-                call.wait_until_blocked()
-                token.cancel("stop button")
-                with pytest.raises(hs.Cancelled):
-                    call.result(20)
-        else:
-            scope = hs.timeout(SHORT) if end == "scope" else contextlib.nullcontext()
-            with scope, pytest.raises(redis.exceptions.TimeoutError) as late:
-                client.blpop("never", 0)
-            assert any(isinstance(one, hs.DeadlineExceeded) for one in causes(late.value))
-            del late
+    with _cluster(nodes, tls, 30) as client:
+        node = client.get_node_from_key("never")
+        holder = next(one.server for one in nodes if one.address[1] == node.port)
+        client.total = SHORT if end == "deadline" else None
+        _ends(end, lambda: client.blpop("never", 0), lambda: _blocked(holder))
         client.total = 30
         for number in range(5):
             client.set("own", number)
@@ -125,96 +184,67 @@ def test_a_command_of_a_cluster_ends_and_the_next_gets_its_own_answer(
     nothing_open()
 
 
-@pytest.mark.parametrize("end", ["deadline", "scope", "cancel"])
-def test_looking_for_the_nodes_ends(end: str) -> None:
-    with PeerScript([("recv", 1), ("stall",)], check=False, connections=20) as peer:
-        url = "redis://{}:{}".format(*peer.address)
-
-        def make(token: Any = None) -> None:
-            scope = hs.timeout(SHORT) if end == "scope" else contextlib.nullcontext()
-            with hs.scope(token) if token else scope:
-                hardsock.adapters.redis.cluster(url, total=SHORT if end == "deadline" else None)
-
-        if end == "cancel":
-            token = hs.CancelToken()
-            with Call(make, token) as call:
-                peer.wait_steps(1)
-                token.cancel("stop button")
-                with pytest.raises(hs.Cancelled):
-                    call.result(20)
-            del call
-        else:
-            with pytest.raises(redis.exceptions.TimeoutError) as late:
-                make()
-            assert any(isinstance(one, hs.DeadlineExceeded) for one in causes(late.value))
-            del late
-    nothing_open()
-
-
 @pytest.fixture(scope="module")
-def sentinel() -> Iterator[tuple[Server, Server]]:
+def sentinel(tls: Identities | None) -> Iterator[tuple[Node, Node]]:
     """A primary, and a sentinel that knows it as "main"."""
-    with require(redis_server()) as primary, work_directory() as directory:
+    with _node(tls) as primary, work_directory() as directory:
         port = free_port()
         config = directory / "sentinel.conf"
-        config.write_text(
-            f"port {port}\nbind 127.0.0.1\ndir {directory}\n"
-            f"sentinel monitor main 127.0.0.1 {primary.port} 1\n"
-        )
+        secured, tls_port = with_tls(tls)
+        words = [*secured, *(() if tls is None else ("--tls-replication", "yes"))]
+        lines = [
+            f"{name.removeprefix('--')} {value}"
+            for name, value in zip(words[::2], words[1::2], strict=True)
+        ]
+        lines += [f"port {port}", "bind 127.0.0.1", f"dir {directory}"]
+        lines += ["sentinel monitor main {} {} 1".format(*primary.address)]
+        config.write_text("\n".join(lines) + "\n")
         argv = [find_program("redis-server"), str(config), "--sentinel"]
         with running("sentinel", argv, port, directory) as server:
-            yield primary, server
+            yield primary, Node(server, server.address if tls is None else ("127.0.0.1", tls_port))
 
 
-def test_a_client_of_sentinel_serves_over_hardsock(sentinel: tuple[Server, Server]) -> None:
-    asked = sentinel[1]
+def _secured(tls: Identities | None, **settings: Any) -> dict[str, Any]:
+    """For the clients that Sentinel gives, and for those that ask it."""
+    told = settings if tls is None else {**settings, "ssl": True, **trusting(tls)}
+    return {**told, "sentinel_kwargs": told}
+
+
+def test_a_client_of_sentinel_serves_over_hardsock(
+    sentinel: tuple[Node, Node], tls: Identities | None
+) -> None:
     limits = hs.DialLimits(in_flight=1)
-    made = hardsock.adapters.redis.sentinel([asked.address], total=30, dial_limits=limits)
+    made = hardsock.adapters.redis.sentinel(
+        [sentinel[1].address], total=30, dial_limits=limits, **_secured(tls)
+    )
     client = made.master_for("main")
     assert client.total == 30
     client.set("by sentinel", "1")
     assert client.get("by sentinel") == b"1"
     found = [one for one in hs.open_connections() if one.how == "connect"]
-    assert {one.peer for one in found} == {"{}:{}".format(*one.address) for one in sentinel}
+    assert {one.peer for one in found} == {one.name for one in sentinel}
     assert limits.stats()[:3] == (0, 0, 2), "one for the sentinel and one for the primary"
-    client.total = SHORT
-    with pytest.raises(redis.exceptions.TimeoutError):
-        client.blpop("never", 0)
-    client.total = 30
-    assert client.get("by sentinel") == b"1"
     client.connection_pool.disconnect()
     for one in made.sentinels:
         one.connection_pool.disconnect()
     nothing_open()
 
 
-@pytest.mark.parametrize("end", ["deadline", "cancel"])
-def test_asking_a_sentinel_ends(end: str) -> None:
-    with PeerScript([("recv", 1), ("stall",)], check=False, connections=20) as peer:
-        made = hardsock.adapters.redis.sentinel([peer.address], total=SHORT)
-        client = made.master_for("main")
-        if end == "deadline":
-            with pytest.raises(redis.exceptions.TimeoutError) as late:
-                client.ping()
-            assert any(isinstance(one, hs.DeadlineExceeded) for one in causes(late.value))
-            del late
-        else:
-            client.total = None
-            token = hs.CancelToken()
-
-            def ping() -> None:
-                with hs.scope(token):
-                    client.ping()
-
-            with Call(ping) as call:
-                peer.wait_steps(1)
-                token.cancel("stop button")
-                with pytest.raises(hs.Cancelled):
-                    call.result(20)
-            del call
-        for one in made.sentinels:
-            one.connection_pool.disconnect()
-        client.connection_pool.disconnect()
+@pytest.mark.parametrize("end", ["deadline", "scope", "cancel"])
+def test_a_command_of_a_client_of_sentinel_ends_and_the_next_gets_its_own_answer(
+    end: str, sentinel: tuple[Node, Node], tls: Identities | None
+) -> None:
+    made = hardsock.adapters.redis.sentinel([sentinel[1].address], total=30, **_secured(tls))
+    client = made.master_for("main")
+    client.ping()
+    client.total = SHORT if end == "deadline" else None
+    _ends(end, lambda: client.blpop("never", 0), lambda: _blocked(sentinel[0].server))
+    client.total = 30
+    for number in range(5):
+        assert client.echo(f"answer {number}") == b"answer %d" % number
+    client.connection_pool.disconnect()
+    for one in made.sentinels:
+        one.connection_pool.disconnect()
     nothing_open()
 
 
@@ -249,40 +279,32 @@ async def _ends_awaited(end: str, client: Any, call: Any, when: Any) -> None:
         await asyncio.to_thread(thread.join)
 
 
-def _blocked(server: Server) -> Any:
-    """Returns when a client of the server is in a blocking command."""
-
-    def when() -> None:
-        with redis.Redis(*server.address) as asked:
-            poll_until(lambda: asked.info("clients")["blocked_clients"] > 0, 20)
-
-    return when
-
-
 @pytest.mark.usefixtures("event_loops")
 @pytest.mark.parametrize("end", ["deadline", "scope", "cancel"])
 def test_a_command_of_an_awaited_cluster_ends_and_the_next_gets_its_own_answer(
-    end: str, nodes: list[Server]
+    end: str, nodes: list[Node], tls: Identities | None
 ) -> None:
     async def main() -> None:
-        url = "redis://{}:{}".format(*nodes[0].address)
         limits = hs.DialLimits(in_flight=1)
-        client = hardsock.adapters.redis.async_cluster(url, total=30, dial_limits=limits)
+        client = hardsock.adapters.redis.async_cluster(
+            _url(nodes[0].address, tls), total=30, dial_limits=limits, **trusting(tls)
+        )
         try:
             async with client.pipeline() as pipe:
                 for number in range(20):
                     pipe.set(f"key {number}", number)
                 assert all(await pipe.execute())
-            (place,) = {client.keyslot("never")}
-            node = client.nodes_manager.get_node_from_slot(place)
-            holder = next(one for one in nodes if one.port == node.port)
-            await _ends_awaited(end, client, lambda: client.blpop("never", 0), _blocked(holder))
+            node = client.nodes_manager.get_node_from_slot(client.keyslot("never"))
+            holder = next(one.server for one in nodes if one.address[1] == node.port)
+            await _ends_awaited(
+                end, client, lambda: client.blpop("never", 0), lambda: _blocked(holder)
+            )
             client.total = 30
             for number in range(5):
                 await client.set("own", number)
                 assert await client.get("own") == b"%d" % number
             found = [one for one in hs.open_connections() if one.how == "connect"]
-            assert {one.peer for one in found} == {"{}:{}".format(*one.address) for one in nodes}
+            assert {one.peer for one in found} == {one.name for one in nodes}
             assert limits.stats().begun >= len(nodes), "each of them had a place"
             assert limits.stats().in_flight == 0
         finally:
@@ -293,41 +315,20 @@ def test_a_command_of_an_awaited_cluster_ends_and_the_next_gets_its_own_answer(
 
 
 @pytest.mark.usefixtures("event_loops")
-@pytest.mark.parametrize("end", ["deadline", "scope", "cancel"])
-def test_finding_the_nodes_ends_where_it_is_awaited(end: str) -> None:
-    with PeerScript([("recv", 1), ("stall",)], check=False, connections=20) as peer:
-
-        async def main() -> None:
-            client = hardsock.adapters.redis.async_cluster("redis://{}:{}".format(*peer.address))
-            try:
-                await _ends_awaited(
-                    end, client, lambda: client.get("key"), lambda: peer.wait_steps(1)
-                )
-            finally:
-                await client.aclose()
-
-        _awaited(main)
-    nothing_open()
-
-
-@pytest.mark.usefixtures("event_loops")
 def test_an_awaited_client_of_sentinel_serves_over_hardsock(
-    sentinel: tuple[Server, Server],
+    sentinel: tuple[Node, Node], tls: Identities | None
 ) -> None:
     async def main() -> None:
         limits = hs.DialLimits(in_flight=1)
         made = hardsock.adapters.redis.async_sentinel(
-            [sentinel[1].address], total=30, dial_limits=limits
+            [sentinel[1].address], total=30, dial_limits=limits, **_secured(tls)
         )
         client = made.master_for("main")
         await client.set("by sentinel", "1")
         assert await client.get("by sentinel") == b"1"
         found = [one for one in hs.open_connections() if one.how == "connect"]
-        assert {one.peer for one in found} == {"{}:{}".format(*one.address) for one in sentinel}
+        assert {one.peer for one in found} == {one.name for one in sentinel}
         assert limits.stats()[:3] == (0, 0, 2), "one for the sentinel and one for the primary"
-        await _ends_awaited("deadline", client, lambda: client.blpop("never", 0), None)
-        client.total = 30
-        assert await client.get("by sentinel") == b"1"
         for one in (client, *made.sentinels):
             await one.connection_pool.disconnect()
 
@@ -337,17 +338,215 @@ def test_an_awaited_client_of_sentinel_serves_over_hardsock(
 
 @pytest.mark.usefixtures("event_loops")
 @pytest.mark.parametrize("end", ["deadline", "scope", "cancel"])
-def test_asking_an_awaited_sentinel_ends(end: str) -> None:
-    with PeerScript([("recv", 1), ("stall",)], check=False, connections=20) as peer:
+def test_a_command_of_an_awaited_client_of_sentinel_ends_and_the_next_gets_its_own_answer(
+    end: str, sentinel: tuple[Node, Node], tls: Identities | None
+) -> None:
+    async def main() -> None:
+        made = hardsock.adapters.redis.async_sentinel(
+            [sentinel[1].address], total=30, **_secured(tls)
+        )
+        client = made.master_for("main")
+        await client.ping()
+        await _ends_awaited(
+            end, client, lambda: client.blpop("never", 0), lambda: _blocked(sentinel[0].server)
+        )
+        client.total = 30
+        for number in range(5):
+            assert await client.echo(f"answer {number}") == b"answer %d" % number
+        for one in (client, *made.sentinels):
+            await one.connection_pool.disconnect()
 
+    _awaited(main)
+    nothing_open()
+
+
+# ---- The first question: to a node about the others, to a sentinel about the primary
+
+
+@dataclass(frozen=True)
+class Asker:
+    """A client that has not asked anybody yet, and is closed after its first command."""
+
+    address: Any
+    tls: Identities | None
+    total: float | None = None
+    scope: Callable[[], Any] = contextlib.nullcontext
+    again: tuple[Any, int] = (NoBackoff(), 0)
+    """The pause before another try, and how many of those there are."""
+
+    def cluster(self) -> None:
+        with self.scope():
+            client = hardsock.adapters.redis.cluster(
+                _url(self.address, self.tls),
+                total=self.total,
+                retry=Retry(*self.again),
+                **trusting(self.tls),
+            )
+        client.close()
+
+    def sentinel(self) -> None:
+        made = hardsock.adapters.redis.sentinel(
+            [self.address], total=self.total, **_secured(self.tls, retry=Retry(*self.again))
+        )
+        client = made.master_for("main")
+        try:
+            with self.scope():
+                client.ping()
+        finally:
+            for one in (client, *made.sentinels):
+                one.connection_pool.disconnect()
+
+    def async_cluster(self) -> None:
         async def main() -> None:
-            made = hardsock.adapters.redis.async_sentinel([peer.address])
+            client = hardsock.adapters.redis.async_cluster(
+                _url(self.address, self.tls),
+                total=self.total,
+                retry=AsyncRetry(*self.again),
+                **trusting(self.tls),
+            )
+            try:
+                with self.scope():
+                    await client.get("key")
+            finally:
+                await client.aclose()
+
+        asyncio.run(main())
+
+    def async_sentinel(self) -> None:
+        async def main() -> None:
+            made = hardsock.adapters.redis.async_sentinel(
+                [self.address],
+                total=self.total,
+                **_secured(self.tls, retry=AsyncRetry(*self.again)),
+            )
             client = made.master_for("main")
             try:
-                await _ends_awaited(end, client, client.ping, lambda: peer.wait_steps(1))
+                with self.scope():
+                    await client.ping()
             finally:
                 for one in (client, *made.sentinels):
                     await one.connection_pool.disconnect()
 
-        _awaited(main)
+        asyncio.run(main())
+
+
+_ASKERS: dict[str, Callable[[Asker], None]] = {
+    "redis-py, cluster": Asker.cluster,
+    "redis-py, Sentinel": Asker.sentinel,
+    "redis.asyncio, cluster": Asker.async_cluster,
+    "redis.asyncio, Sentinel": Asker.async_sentinel,
+}
+
+
+def _asked(
+    kind: str, address: Any, tls: Identities | None, again: tuple[Any, int], **ending: Any
+) -> None:
+    _ASKERS[kind](Asker(address, tls, again=again, **ending))
+
+
+def _first_question_ends(
+    kind: str,
+    end: str,
+    address: Any,
+    tls: Identities | None,
+    again: tuple[Any, int] = (NoBackoff(), 0),
+) -> None:
+    ask = functools.partial(_asked, kind, address, tls, again)
+    if end == "cancel":
+        token = hs.CancelToken()
+        stopper = threading.Timer(SHORT, token.cancel, ["stop button"])  # wherever it is by then
+        stopper.start()
+        with pytest.raises(hs.Cancelled):
+            ask(scope=lambda: hs.scope(token))
+        stopper.join()
+        return
+    with pytest.raises((redis.exceptions.TimeoutError, hs.DeadlineExceeded)) as late:
+        if end == "deadline":
+            ask(total=SHORT)
+        else:
+            ask(scope=lambda: hs.timeout(SHORT))
+    assert any(isinstance(one, hs.DeadlineExceeded) for one in causes(late.value))
+
+
+@pytest.fixture(params=list(_ASKERS))
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(params=["deadline", "scope", "cancel"])
+def end(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.mark.usefixtures("event_loops")
+@pytest.mark.parametrize("fault", ["silent", "drip"])
+def test_a_first_question_that_is_not_answered_ends(
+    kind: str, end: str, fault: str, tls: Identities | None
+) -> None:
+    last = ("stall",) if fault == "silent" else ("drip", b"$5000\r\n" + b"x" * 5000, 0.01)
+    context = None if tls is None else server_context(tls)
+    with PeerScript([("recv", 1), last], check=False, connections=20, tls=context) as peer:
+        _first_question_ends(kind, end, peer.address, tls)
     nothing_open()
+
+
+@pytest.mark.usefixtures("event_loops")
+@pytest.mark.parametrize("fault", ["reset", "truncated"])
+def test_a_first_question_whose_answer_breaks_off_fails(
+    kind: str, fault: str, tls: Identities | None
+) -> None:
+    last = ("rst",) if fault == "reset" else ("close",)
+    script = [("recv", 1), ("send", b"$5000\r\nonly this"), last]
+    context = None if tls is None else server_context(tls)
+    with PeerScript(script, check=False, connections=1000, tls=context) as peer:
+        asker = Asker(peer.address, tls, scope=lambda: hs.timeout(60))
+        # That of a cluster is no RedisError.
+        kinds = (redis.exceptions.RedisError, redis.exceptions.RedisClusterException)
+        with pytest.raises(kinds):
+            _ASKERS[kind](asker)
+    nothing_open()
+
+
+@pytest.mark.usefixtures("event_loops")
+def test_a_first_question_into_a_black_hole_ends(
+    kind: str, end: str, tls: Identities | None
+) -> None:
+    with BlackHole() as hole:
+        _first_question_ends(kind, end, hole.address, tls)
+    nothing_open()
+
+
+@pytest.mark.usefixtures("event_loops")
+def test_a_first_question_behind_a_stalled_handshake_ends(
+    kind: str, end: str, ids: Identities
+) -> None:
+    with PeerScript([("stall",)], check=False, connections=20) as peer:
+        _first_question_ends(kind, end, peer.address, ids)
+    nothing_open()
+
+
+@pytest.mark.usefixtures("event_loops")
+@pytest.mark.parametrize("kind", [one for one in _ASKERS if "Sentinel" in one])
+def test_the_pause_before_sentinel_is_asked_again_ends(
+    kind: str, end: str, tls: Identities | None
+) -> None:
+    with hs.listen(("127.0.0.1", 0)) as listener:
+        address = listener.address
+    _first_question_ends(kind, end, address, tls, (ConstantBackoff(60), 3))
+    nothing_open()
+
+
+def _dead_dns(kind: str, end: str) -> bool:
+    from hardsock.lab.dns import DeadDNS, use_dns
+
+    with DeadDNS():
+        use_dns("127.0.0.1", timeout=30, attempts=5)
+        _first_question_ends(kind, end, ("nobody.test", 6379), None)
+    return True
+
+
+@pytest.mark.net
+@pytest.mark.usefixtures("event_loops")
+def test_a_first_question_to_a_name_that_is_not_found_ends(kind: str, end: str) -> None:
+    with require(Namespace()) as namespace:
+        assert namespace.run("adapters.test_redis_many:_dead_dns", kind, end, timeout=120)

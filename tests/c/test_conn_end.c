@@ -18,6 +18,7 @@ struct call {
     struct hs_conn *c;
     bool sends;
     hs_err rv;
+    struct hs_close_report report;
 };
 
 static void *
@@ -62,9 +63,8 @@ finish_it(void *arg)
 {
     struct call *call = arg;
     struct hs_op op = op_in(60 * SECOND);
-    struct hs_close_report report;
 
-    call->rv = DONE(hs_conn_finish(call->c, &op, fresh(), &report));
+    call->rv = DONE(hs_conn_finish(call->c, &op, fresh(), &call->report));
     return NULL;
 }
 
@@ -83,6 +83,54 @@ START_TEST(a_close_while_finish_waits_for_the_peer_is_no_clean_ending)
     hs_conn_close(p.c, false);
     (void)thread_join(&t);
     ASSERT_ERR(HS_E_CLOSED, finishing.rv);
+    pair_free(&p);
+}
+END_TEST
+
+/* Its queue is gone with it, so nothing is unread any more. */
+START_TEST(a_peer_that_closes_without_reading_while_finish_waits_has_reset)
+{
+    struct pair p = pair_unix();
+    struct call finishing = {.c = p.c};
+    struct hs_op op = op_in(10 * SECOND);
+    struct thread t;
+
+    ASSERT_OK(DONE(hs_conn_send_all(p.c, &op, (const uint8_t *)"unread", 6, fresh())));
+    ck_assert_int_eq(shutdown(p.peer, SHUT_WR), 0);
+    thread_start(&t, finish_it, &finishing);
+    thread_wait_asleep(&t);
+    (void)close(p.peer);
+    (void)thread_join(&t);
+    ASSERT_OK(finishing.rv);
+    ck_assert_int_eq(finishing.report.ending, HS_ENDING_RESET);
+    p.peer = -1;
+    pair_free(&p);
+}
+END_TEST
+
+START_TEST(finish_after_half_a_message_is_a_report)
+{
+    struct pair p = pair_tcp();
+    struct hs_op op = op_in(20 * MS);
+    struct hs_close_report report;
+    static uint8_t bytes[1 << 20];
+    hs_err rv;
+
+    do
+        rv = DONE(hs_conn_send_all(p.c, &op, bytes, sizeof(bytes), fresh()));
+    while (rv == HS_OK);
+    ASSERT_ERR(HS_E_DEADLINE, rv);
+    op = op_step(60 * SECOND);
+    ASSERT_ERR(HS_WANT, hs_conn_finish(p.c, &op, fresh(), &report));
+    while (recv(p.peer, bytes, sizeof(bytes), 0) > 0)
+        continue;
+    ck_assert_int_eq(shutdown(p.peer, SHUT_WR), 0);
+    while ((rv = hs_conn_finish(p.c, &op, fresh(), &report)) == HS_WANT || rv == HS_INTR)
+        if (rv == HS_WANT)
+            wait_for_want(&op);
+    ASSERT_OK(rv);
+    ck_assert_int_eq(report.ending, HS_ENDING_CLEAN);
+    ck_assert_uint_eq(report.unsent, 0);
     pair_free(&p);
 }
 END_TEST
@@ -620,6 +668,8 @@ main(void)
 
     tcase_add_loop_test(tc, closing_wakes_a_blocked_reader_and_writer, 0, 2);
     tcase_add_test(tc, a_close_while_finish_waits_for_the_peer_is_no_clean_ending);
+    tcase_add_test(tc, a_peer_that_closes_without_reading_while_finish_waits_has_reset);
+    tcase_add_test(tc, finish_after_half_a_message_is_a_report);
     tcase_add_test(tc, a_writer_hears_of_a_dead_peer_what_the_reader_was_told);
     tcase_add_test(tc, a_closed_connection_refuses_everything);
     tcase_add_test(tc, closing_keeps_the_number_while_a_step_is_pending);

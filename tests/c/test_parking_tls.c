@@ -149,7 +149,7 @@ START_TEST(a_linger_that_fails_is_not_told_as_closed_here)
     got = next(p);
     ck_assert_int_eq(got.news, HS_PARKED_FINISHED);
     ck_assert(!got.closed_here && hs_conn_is_closed(got.conn));
-    ck_assert_int_eq(got.ending, HS_ENDING_RESET);
+    ck_assert_int_eq(got.ending, HS_ENDING_TRUNCATED);
     hs_conn_unref(got.conn);
     tls_pair_free(&t);
     hs_parking_unref(p);

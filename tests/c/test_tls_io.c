@@ -312,6 +312,66 @@ START_TEST(finish_tells_of_a_truncated_peer)
 }
 END_TEST
 
+/* Who reads half a record, and then the end, answers with an alert. */
+START_TEST(finish_after_half_a_message_is_a_report)
+{
+    struct tls_pair p = default_pair(true, versions[_i]);
+    struct hs_op op = op_in(20 * MS);
+    struct hs_close_report report;
+    static uint8_t bytes[1 << 20];
+    size_t n;
+    hs_err rv;
+
+    small_buffers(p.client);
+    do
+        rv = DONE(hs_conn_send_all(p.client, &op, bytes, sizeof(bytes), fresh()));
+    while (rv == HS_OK);
+    ASSERT_ERR(HS_E_DEADLINE, rv);
+    op = op_step(60 * SECOND);
+    ASSERT_ERR(HS_WANT, hs_conn_finish(p.client, &op, fresh(), &report));
+    while ((rv = recv_some(p.server, bytes, sizeof(bytes), &n)) == HS_OK)
+        ck_assert_uint_gt(n, 0);
+    ASSERT_ERR(HS_E_TRUNCATED, rv);
+    hs_conn_close(p.server, false);
+    while ((rv = hs_conn_finish(p.client, &op, fresh(), &report)) == HS_WANT || rv == HS_INTR)
+        if (rv == HS_WANT)
+            wait_for_want(&op);
+    ASSERT_OK(rv);
+    ck_assert_int_eq(report.ending, HS_ENDING_TRUNCATED);
+    ck_assert_uint_eq(report.unsent, 0);
+    ck_assert_int_eq(last_error()->code, HS_OK);
+    ck_assert(hs_conn_is_closed(p.client));
+    tls_pair_free(&p);
+}
+END_TEST
+
+/* It goes on where TLS can read no more; whether a call was told so before makes no difference. */
+START_TEST(finish_reads_past_a_tls_that_has_failed)
+{
+    struct tls_pair p = default_pair(true, versions[_i / 2]);
+    struct hs_op op = op_in(60 * SECOND);
+    struct hs_close_report report;
+    uint8_t bytes[64] = {0};
+    size_t n;
+
+    carry(p.client, p.server, "x", 1);
+    put(hs_conn_fileno(p.server), "this is no record, and more comes behind it", 43);
+    if (_i % 2 == 1)
+        ASSERT_ERR(HS_E_TLS, recv_some(p.client, bytes, sizeof(bytes), &n));
+    put(hs_conn_fileno(p.server), bytes, sizeof(bytes));
+    ck_assert_int_eq(shutdown(hs_conn_fileno(p.server), SHUT_WR), 0);
+    ASSERT_OK(DONE(hs_conn_finish(p.client, &op, fresh(), &report)));
+    ck_assert_int_eq(report.ending, HS_ENDING_TRUNCATED);
+    ck_assert_uint_eq(report.unsent, 0);
+    if (_i % 2 == 1) /* Else OpenSSL had taken it with the first piece. */
+        ck_assert_uint_eq(report.discarded, sizeof(bytes));
+    while (recv(hs_conn_fileno(p.server), bytes, sizeof(bytes), 0) > 0)
+        continue;
+    ck_assert_int_eq(recv(hs_conn_fileno(p.server), bytes, 1, 0), 0); /* and no reset */
+    tls_pair_free(&p);
+}
+END_TEST
+
 START_TEST(closing_tells_the_peer_unless_a_message_is_half_out)
 {
     struct tls_pair p = default_pair(false, 0);
@@ -1020,6 +1080,8 @@ add_tests(TCase *tc)
     tcase_add_loop_test(tc, a_failed_write_loses_nothing_that_was_received, 0, 2);
     tcase_add_loop_test(tc, finish_says_how_the_peer_ended, 0, 2);
     tcase_add_test(tc, finish_tells_of_a_truncated_peer);
+    tcase_add_loop_test(tc, finish_after_half_a_message_is_a_report, 0, 2);
+    tcase_add_loop_test(tc, finish_reads_past_a_tls_that_has_failed, 0, 4);
     tcase_add_loop_test(tc, closing_tells_the_peer_unless_a_message_is_half_out, 0, 2);
     tcase_add_test(tc, detach_is_refused);
     tcase_add_loop_test(tc, a_half_sent_record_takes_its_own_bytes_only, 0, 2);

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "tools"))
+sys.path += [str(ROOT / "tools"), str(ROOT / "docs")]
 
+import c_reference  # noqa: E402
 import docs_site  # noqa: E402
 
 
@@ -58,3 +60,100 @@ def test_a_site_that_was_not_built_is_no_site_without_faults(
 ) -> None:
     assert docs_site.links(tmp_path) == 1
     assert "make docs" in capsys.readouterr().out
+
+
+# ---- the reference of the C library
+
+HEADER = """/* thing.h: things.
+ *
+ * Rules:
+ * - hs_thing_new takes *all*.
+ *
+ *     struct hs_thing *t;
+ *
+ * That is it.
+ */
+extern "C" {
+#endif
+
+#define HS_ONE 1
+#define HS_TWO 2
+#define HS_API hidden
+
+/* ---- Things --------------------------------------- */
+
+struct hs_other;
+/* A thing; see hs_thing_new(). */
+struct hs_thing;
+
+/* Makes one.
+ * HS_E_NOMEM: no memory. */
+HS_API HS_NODISCARD hs_err hs_thing_new(int n, /* more than 0; */
+                                        struct hs_thing **ret_thing);
+HS_API void hs_thing_free(struct hs_thing *t); /* NULL is fine */
+
+#ifdef __cplusplus
+}
+#endif
+"""
+
+
+def test_a_header_becomes_a_page_with_each_contract_above_its_prototype() -> None:
+    assert (
+        c_reference.page(HEADER)
+        == """# hardsock.h
+
+thing.h: things.
+
+Rules:
+- [`hs_thing_new`](#hs_thing_new) takes \\*all\\*.
+
+```c
+struct hs_thing *t;
+```
+
+That is it.
+
+## Version
+
+```c
+#define HS_ONE 1
+#define HS_TWO 2
+```
+
+## Things
+
+### struct hs_thing
+
+A thing; see [`hs_thing_new()`](#hs_thing_new).
+
+```c
+struct hs_thing;
+```
+
+### hs_thing_new
+
+Makes one.
+`HS_E_NOMEM`: no memory.
+
+```c
+hs_err hs_thing_new(int n, /* more than 0; */
+                    struct hs_thing **ret_thing);
+```
+
+### hs_thing_free
+
+```c
+void hs_thing_free(struct hs_thing *t); /* NULL is fine */
+```
+
+"""
+    )
+
+
+def test_every_function_of_the_header_has_a_place_of_its_own() -> None:
+    header = (ROOT / "csrc/include/hardsock.h").read_text()
+    names = [p.name for s in c_reference.sections(header) for p in s.parts if p.name]
+    functions = re.findall(r"^HS_API [^(]*?\b(hs_\w+)\(", header, re.M)
+    assert len(functions) > 150
+    assert [name for name in functions if names.count(name) != 1] == []

@@ -94,6 +94,23 @@ def test_openssl_names_itself() -> None:
     assert re.fullmatch(r"OpenSSL \d+\.\d+\.\d+\S* .+", hs.openssl_version())
 
 
+def test_the_page_of_the_index_has_no_link_that_needs_the_repository(tmp_path: Path) -> None:
+    program = (
+        "import sys, setuptools.build_meta as b; b.prepare_metadata_for_build_wheel(sys.argv[1])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    (metadata,) = tmp_path.glob("*/METADATA")
+    text = metadata.read_text()
+    assert "Description-Content-Type: text/markdown" in text
+    (source,) = re.findall(r"^Project-URL: Source, (.+)$", text, re.M)
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert f"{source}docs/index.md" in links
+    assert [one for one in links if not one.startswith("https://")] == []
+
+
 # ---- the changelog
 
 

@@ -757,6 +757,30 @@ def test_asyncio_works_and_its_sockets_are_listed_with_their_lines(tmp_path: Pat
     assert re.search(r"established at \S+program\.py:\d+ in main", done.stderr), done.stderr
 
 
+def test_gevents_sockets_escape_and_are_listed_with_their_lines(tmp_path: Path) -> None:
+    need_module("gevent")
+    path = program(
+        tmp_path,
+        """
+        from gevent import socket
+        import os, signal
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        def ask():
+            return socket.create_connection(listener.getsockname())
+        sock = ask()
+        os.kill(os.getpid(), signal.SIGUSR2)
+        sock.close()
+        listener.close()
+        """,
+    )
+    done = run("--deadline", "30", path)
+    assert done.returncode == 0, done.stderr
+    assert "open, under hardsock: none" in done.stderr
+    assert re.search(r"established at \S+program\.py:\d+ in ask", done.stderr), done.stderr
+
+
 @contextmanager
 def _gunicorn(tmp_path: Path, port: int) -> Iterator[subprocess.Popen[str]]:
     gunicorn = [str(tmp_path / "g"), "-w", "2", "-b", f"127.0.0.1:{port}", "program:app"]

@@ -55,11 +55,15 @@ class Fact:
     low: int | None
     high: int | None
     scope: str
+    scope_until: tuple[str, str] | None
+    """A version, and what it was in that and in older ones."""
     since: str | None
     absent: str | None
     removed: str | None
     module: str | None
     combined: str
+    computed: bool
+    """Whether its default is worked out from the machine's memory, or a number near it."""
     note: str
     rules: str
     read_only: bool
@@ -85,6 +89,7 @@ def fact(row: dict[str, str | None]) -> Fact | None:
     match = re.match(r"(-?\d+) to (-?\d+)", row.get("range") or "")
     if match is not None:
         low, high = int(match[1]), int(match[2])
+    until = re.search(r" \((.+) in Linux (\S+) and before\)$", row["scope"] or "")
     added = re.match(r"added in Linux (\S+)|not in Linux (\S+), there in (\S+)", row["since"] or "")
     return Fact(
         key=str(row["key"]),
@@ -92,12 +97,14 @@ def fact(row: dict[str, str | None]) -> Fact | None:
         unit=row.get("unit"),
         low=low,
         high=high,
-        scope=row["scope"] or "none",
+        scope=(row["scope"] or "none").split(" (")[0],
+        scope_until=(until[2], until[1]) if until else None,
         since=(added[1] or added[3]) if added else None,
         absent=added[2] if added else None,
         removed=row.get("removed"),
         module=row.get("module"),
         combined=row.get("combined") or "",
+        computed="${" in (row.get("computed") or ""),
         note=row.get("note") or "",
         rules=row.get("rules") or "",
         optional="only in kernels built for it" in str(row["meaning"]),
@@ -120,6 +127,20 @@ def facts(tune: Path, paths: list[str]) -> dict[str, Fact]:
                 if one is not None:
                     known[path] = one
     return known
+
+
+def computed(tune: Path, report: observe.Report, known: dict[str, Fact]) -> dict[str, str]:
+    """What the knowledge base works out for a machine with this kernel and memory, by path."""
+    paths = [path for path, one in known.items() if one.computed and report.memory]
+    with tempfile.TemporaryDirectory() as root:
+        (Path(root) / "proc/sys/kernel").mkdir(parents=True)
+        (Path(root) / "proc/sys/kernel/osrelease").write_text(report.kernel + "\n")
+        (Path(root) / "proc/meminfo").write_text(f"MemTotal: {report.memory} kB\n")
+        command = [tune, "explain", "--root", root, "-f", "json", *paths]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    rows = json.loads(done.stdout)["answers"] if paths else []
+    texts = [str(row["computed"]).partition(" on this machine: ")[0] for row in rows]
+    return {p: text for p, text in zip(paths, texts, strict=True) if not text.startswith("about ")}
 
 
 def default_of(text: str, path: str, kernel: str) -> str:
@@ -163,8 +184,10 @@ def kernel_word(kernel: str) -> str:
     return "Linux " + ".".join(str(n) for n in number(kernel)[:2])
 
 
-def default(known: Fact, path: str, kernel: str, seen: str) -> str | None:
+def default(known: Fact, path: str, kernel: str, seen: str, worked_out: str | None) -> str | None:
     """As existence()."""
+    if worked_out is not None:
+        return "" if seen == worked_out else f"{seen}, not {worked_out} by its memory"
     if known.default is None:
         return None
     said = default_of(known.default, path, kernel)
@@ -180,17 +203,25 @@ def default(known: Fact, path: str, kernel: str, seen: str) -> str | None:
     return f"{shown}, not {said}"
 
 
+def scope_of(known: Fact, kernel: str) -> str:
+    """What the entry says of that kernel."""
+    if known.scope_until is not None and not older(known.scope_until[0], kernel):
+        return known.scope_until[1]
+    return known.scope
+
+
 def scope(known: Fact, kernel: str, child: str) -> str | None:
     """As existence(); child: write, read or absent in a child network namespace."""
     if known.scope == "none" or "IPC" in known.scope:
         return None
-    want = {"namespace": ("write",), "global": ("absent",)}.get(known.scope, ("read",))
+    said = scope_of(known, kernel)
+    want = {"namespace": ("write",), "global": ("absent",)}.get(said, ("read",))
     if known.read_only:
         want = (*want, "read")
-    words = {"write": "written", "read": "read", "absent": "absent"}
-    if child in want or (words[child] in known.note and "namespaces" in known.note):
+    if child in want:
         return ""
-    return f"{words[child]} in a child namespace, but {known.scope} by its entry"
+    words = {"write": "written", "read": "read", "absent": "absent"}
+    return f"{words[child]} in a child namespace, but {said} by its entry"
 
 
 def span(known: Fact, kernel: str, seen: observe.Seen) -> str | None:
@@ -255,7 +286,12 @@ def rule(known: Fact, report: observe.Report, leaf: str) -> str | None:
     return "; ".join(wrong)
 
 
-def judge(report: observe.Report, known: dict[str, Fact], expected: list[str]) -> Iterator[Answer]:
+def judge(
+    report: observe.Report,
+    known: dict[str, Fact],
+    expected: list[str],
+    worked_out: dict[str, str],
+) -> Iterator[Answer]:
     """Yield every answer about one kernel; expected: what it should have, by its entries."""
     kernel = report.kernel
 
@@ -270,7 +306,9 @@ def judge(report: observe.Report, known: dict[str, Fact], expected: list[str]) -
             continue
         one = known[path]
         yield from say(path, "existence", existence(one, kernel, True, report.modules))
-        yield from say(path, "default", default(one, path, kernel, seen.default))
+        yield from say(
+            path, "default", default(one, path, kernel, seen.default, worked_out.get(path))
+        )
         yield from say(path, "mode", mode(one, seen))
         if path.startswith("net/") and "/neigh/" not in path:
             yield from say(path, "scope", scope(one, kernel, seen.child))
@@ -318,7 +356,11 @@ def compare(tune: Path, folders: list[Path]) -> list[Answer]:
     reports = [observe.read(folder) for folder in folders]
     expected = known_paths(tune)
     known = facts(tune, sorted({*expected, *(p for report in reports for p in report.settings)}))
-    return [answer for report in reports for answer in judge(report, known, expected)]
+    return [
+        answer
+        for report in reports
+        for answer in judge(report, known, expected, computed(tune, report, known))
+    ]
 
 
 def main() -> int:

@@ -25,9 +25,11 @@ HERE = Path(__file__).parent
 TOP = HERE.parent.parent
 LIMIT = 1800
 """Seconds for one boot and all that is asked; then it is a failure."""
-SMALLEST = 800
-"""Settings that the smallest kernel has when the modules are loaded."""
+SMALLEST, SMALLEST_CHILD = 800, 300
+"""Settings that the smallest kernel has when the modules are loaded, and a child namespace of it."""
 PROGRAMS = ("qemu-system-x86_64", "busybox", "cpio", "depmod", "modprobe", "dpkg-deb", "apt-get")
+LEFT_OUT, GLOBAL_LEFT_OUT = 1, 10
+"""Exit codes of `apply`: something cannot be had on this kernel, or not in a child namespace."""
 RECORDS = ("KERNEL", "KEY", "RANGE", "COPY", "RULE", "OUTPUT", "STATUS", "SAME", "DIFFERS", "DONE")
 RECORDS += ("NOTE",)
 
@@ -105,7 +107,50 @@ def boot(kernel: Path, tune: Path, keys: list[str], memory: int = 512) -> list[s
 def is_same(record: str) -> bool:
     """Whether a whole tree was found as it was; a snapshot of half of it is none."""
     kind, *parts = record.split("|")
-    return kind == "SAME" and int(parts[1]) >= SMALLEST
+    if kind != "SAME":
+        return False
+    return int(parts[1]) >= (SMALLEST_CHILD if parts[0].startswith("child ") else SMALLEST)
+
+
+def statuses(records: list[str]) -> dict[str, int]:
+    """The exit code of every run of hardsock-tune in the guest, by its name."""
+    return {
+        parts[1]: int(parts[2]) for parts in (r.split("|") for r in records) if parts[0] == "STATUS"
+    }
+
+
+def wrong_runs(records: list[str]) -> list[str]:
+    """Every run that ended otherwise than it must, in words.
+
+    `apply` may leave out what this kernel lacks, and says so; then `check` may differ, else not. A
+    child namespace lacks what is the machine's. `revert` takes back everything.
+    """
+    codes = statuses(records)
+    said = "\n".join(record for record in records if record.startswith("OUTPUT|"))
+    wrong = []
+
+    def must(name: str, *allowed: int) -> None:
+        if codes.get(name) not in allowed:
+            wrong.append(
+                f"{name}: {codes.get(name, 'was not run')}, not {' or '.join(map(str, allowed))}"
+            )
+
+    for name in ("version", "explain", "child check", "child explain"):
+        must(name, 0)
+    must("check all", 0, 1)
+    for prefix, names in (("", profiles()), ("child ", ["container"])):
+        for name in names:
+            run = f"{prefix}apply {name}"
+            must(run, 0, LEFT_OUT, *([GLOBAL_LEFT_OUT] if prefix else []))
+            left_out = codes.get(run, 0) != 0
+            if left_out and not any(
+                line.startswith(f"OUTPUT|{run}|") and "left out" in line
+                for line in said.splitlines()
+            ):
+                wrong.append(f"{run}: {codes[run]}, but nothing was left out")
+            must(f"{prefix}check {name}", 0, *([1] if left_out else []))
+            must(f"{prefix}revert {name}", 0)
+    return wrong
 
 
 def folders(names: list[str]) -> list[Path]:
@@ -134,11 +179,13 @@ def main() -> int:
         ended = bool(records) and records[-1].startswith("DONE")
         same = sum(is_same(line) for line in records)
         differing = [line for line in records if line.startswith("DIFFERS|")]
-        print(*differing, sep="\n", end="\n" if differing else "")
-        # Every profile, and one in a child namespace.
-        failed += not ended or bool(differing) or same != len(profiles()) + 1
+        wrong = wrong_runs(records)
+        print(*differing, *wrong, sep="\n", end="\n" if differing or wrong else "")
+        # Every profile; and one in a child namespace, seen from there and from outside.
+        failed += not ended or bool(differing) or bool(wrong) or same != len(profiles()) + 2
         state = "whole" if ended else "did not come to its end"
         state += f", {same} settings trees restored, {len(differing)} lines differ"
+        state += f", {len(statuses(records))} runs, {len(wrong)} ended wrongly"
         took = time.monotonic() - began
         print(f"{kernel.name}: {len(records)} records, {took:.0f} s, {state}", flush=True)
     answers = agreement.compare(tune, kernels)

@@ -1,5 +1,5 @@
 #!/bin/busybox sh
-# shellcheck shell=dash
+# shellcheck shell=dash disable=SC2086  # $all is a list of folders
 # guest.sh: PID 1 of a virtual machine that is made for one question: what does this kernel say?
 #
 # Everything here may be written, since this kernel dies with the machine. What it finds goes to the
@@ -177,6 +177,8 @@ ip link del probe0 2>/dev/null
 kill $peer
 
 # ---- the tool: every profile applied and reverted, and the whole tree compared.
+cat >/tmp/tool <<'TOOL'
+tune=/hardsock-tune
 run() { # name, command ...
     name=$1
     shift
@@ -185,35 +187,51 @@ run() { # name, command ...
     sed "s,^,OUTPUT|$name|," /tmp/out
     echo "STATUS|$name|$code"
 }
-snapshot() {
-    find /proc/sys/net /proc/sys/fs /proc/sys/vm /proc/sys/kernel -type f -perm -200 ! -path '*/flush' \
+snapshot() { # folder ...
+    find "$@" -type f -perm -200 ! -path '*/flush' \
         ! -name '*_count' ! -name stable_secret ! -name tcp_fastopen_key ! -name netdev_rss_key \
         ! -name drop_caches ! -name compact_memory ! -name ns_last_pid ! -path '*/random/*' \
         -exec grep -sH '' {} + 2>/dev/null | sort
 }
-same() { # name
-    snapshot >/tmp/after
-    if cmp -s /tmp/before /tmp/after; then
-        echo "SAME|$1|$(wc -l </tmp/after)"
+same() { # name, before, after
+    if cmp -s "$2" "$3"; then
+        echo "SAME|$1|$(wc -l <"$3")"
     else
-        diff /tmp/before /tmp/after | sed -n "s,^[+-][^+-],DIFFERS|$1|&,p"
+        diff "$2" "$3" | sed -n "s,^[+-][^+-],DIFFERS|$1|&,p"
     fi
 }
+all='/proc/sys/net /proc/sys/fs /proc/sys/vm /proc/sys/kernel'
+TOOL
+# shellcheck source=/dev/null
+. /tmp/tool
 run version $tune --version
 run 'check all' $tune check all -f json
 # shellcheck disable=SC2046  # a list of words
 run explain $tune explain -f json $(cat /keys)
 while read -r profile; do
-    snapshot >/tmp/before
+    snapshot $all >/tmp/before
     run "apply $profile" $tune apply "$profile"
     run "check $profile" $tune check -q "$profile"
     run "revert $profile" $tune revert --all
-    same "$profile"
+    snapshot $all >/tmp/after
+    same "$profile" /tmp/before /tmp/after
 done </profiles
 run 'child check' unshare -n $tune check -f json baseline
 run 'child explain' unshare -n $tune explain -f json net.core.rmem_max net.core.somaxconn net.ipv4.tcp_rmem net.core.netdev_max_backlog
-snapshot >/tmp/before
-run 'child apply' unshare -n sh -c "$tune apply container; $tune revert --all"
-same 'container in a child'
+# Its tree is seen from inside alone; from outside it must be as if nothing had been.
+cat >/tmp/child <<'CHILD'
+. /tmp/tool
+ip link set lo up
+snapshot /proc/sys/net >/tmp/child.before
+run 'child apply container' $tune apply container
+run 'child check container' $tune check -q container
+run 'child revert container' $tune revert --all
+snapshot /proc/sys/net >/tmp/child.after
+same 'child container' /tmp/child.before /tmp/child.after
+CHILD
+snapshot $all >/tmp/before
+unshare -n sh /tmp/child
+snapshot $all >/tmp/after
+same 'container in a child' /tmp/before /tmp/after
 echo "DONE|$(cut -d' ' -f1 /proc/uptime)"
 poweroff -f

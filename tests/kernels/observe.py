@@ -63,6 +63,8 @@ class Report:
     """The keys of conf.all and conf.default that were written to see what else changes."""
     rules: list[Ruled] = field(default_factory=list)
     outputs: dict[str, str] = field(default_factory=dict)
+    memory: int = 0
+    """KiB that it tells in MemTotal."""
     whole: bool = False
 
 
@@ -96,7 +98,7 @@ def read(folder: Path) -> Report:
             text = "|".join(parts[1:])
             report.outputs[parts[0]] = report.outputs.get(parts[0], "") + text + "\n"
         elif kind == "KERNEL":
-            report.kernel = parts[0]
+            report.kernel, report.memory = parts[0], int(parts[1])
         report.whole = kind == "DONE"
     return report
 

@@ -17,6 +17,7 @@ import sniffio
 import hardsock as hs
 from hardsock import aio
 from hardsock.aio import _host, _host_scope
+from hardsock.lab.threads import run_threaded
 from support.loops import RUNS
 from support.require import need_module
 
@@ -441,8 +442,68 @@ def test_it_wants_a_task_and_is_used_once() -> None:
             await scope.__aenter__()
 
     asyncio.run(main())
+    scope = aio.timeout(LATE)
     with pytest.raises(RuntimeError, match="no running event loop"):
-        aio.timeout(LATE).__aenter__().send(None)
+        scope.__aenter__().send(None)
+
+    async def later() -> None:
+        async with scope:  # It was not entered, and may be yet.
+            pass
+
+    asyncio.run(later())
+
+
+def test_what_comes_between_its_look_and_its_entry_does_not_enter_it_again() -> None:
+    """Memory that it asks for may start the collector, which runs anything (until CPython 3.11)."""
+
+    async def main() -> None:
+        scope = aio.timeout(LATE)
+        entered: list[bool] = []
+
+        def enters(phase: str, _info: object) -> None:
+            if phase == "start" and not entered:
+                entered.append(True)
+                try:
+                    scope.__aenter__()
+                except RuntimeError:
+                    entered[0] = False
+                else:
+                    scope.__aexit__(None, None, None)
+
+        before = gc.get_threshold()
+        gc.callbacks.append(enters)
+        try:
+            gc.set_threshold(1)
+            outer = scope.__aenter__()
+        except RuntimeError:
+            outer = None
+        finally:
+            gc.set_threshold(*before)
+            gc.callbacks.remove(enters)
+        if outer is not None:
+            scope.__aexit__(None, None, None)
+        assert (outer is not None) + (entered == [True]) == 1
+
+    asyncio.run(main())
+
+
+def test_of_threads_that_enter_one_at_once_one_does() -> None:
+    """Without the GIL two could look, and find that nobody had."""
+
+    def enters(scope: Any, together: threading.Barrier) -> bool:
+        async def main() -> bool:
+            together.wait(LATE)
+            try:
+                async with scope:
+                    return True
+            except RuntimeError:
+                return False
+
+        return asyncio.run(main())
+
+    for _ in range(50):
+        scope, together = aio.timeout(LATE), threading.Barrier(4)
+        assert sum(run_threaded(lambda _: enters(scope, together), 4, timeout=LATE)) == 1
     plain = hs.timeout(LATE)
     with plain, pytest.raises(RuntimeError, match="entered already"):
         plain.__enter__()

@@ -579,3 +579,15 @@ def test_usual_connect_makes_no_cells(function: Any) -> None:
     Those ten cells were 3,000 of 55,000 instructions of a connect and close.
     """
     assert inspect.unwrap(function).__code__.co_cellvars == ()
+
+
+def test_the_kernel_is_asked_for_our_address_once() -> None:
+    """A connect has to look whether it has reached itself; nobody asks again, not even the end."""
+    with hs.listen(("127.0.0.1", 0)) as listener:
+        address = listener.getsockname()
+        with hs.faults("seed=1") as plan:
+            with hs.connect(address, timeout=30) as conn:
+                local = conn.getsockname()
+        assert plan.calls["getname"] == 2  # Who the peer is, and who we are.
+        with listener.accept(timeout=30) as accepted:
+            assert accepted.getpeername() == local

@@ -69,6 +69,17 @@ def test_the_line_for_requests_in_the_readme_ends_a_drip(files: Path) -> None:
     assert _output_of(blocks[1] + _DRIPPING, files) == "True True\n"
 
 
+def test_the_readme_is_short_and_quotes_only_figures_that_the_docs_have() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(text.split()) <= 1000  # about 900, and the commands
+    measured = text.partition("## How fast\n")[2].partition("\n## ")[0]
+    figures = re.findall(r"\d+\.\d+", measured)
+    assert len(figures) >= 4
+    pages = [ROOT / "docs/speed.md", ROOT / "docs/benchmarks.md"]
+    known = " ".join(page.read_text() for page in pages if page.exists())
+    assert [one for one in figures if not re.search(rf"\b{re.escape(one)}\b", known)] == []
+
+
 def _guides() -> list[Path]:
     return [p for p in sorted((ROOT / "docs").rglob("*.md")) if "```python" in p.read_text()]
 
@@ -223,7 +234,7 @@ def test_the_reference_has_a_page_for_the_names_of_the_api(tmp_path: Path) -> No
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "pages")], cwd=ROOT, check=True)
     api = (ROOT / "docs/api.md").read_text()
-    pages = sorted((tmp_path / "pages").glob("*.md"))
+    pages = sorted((tmp_path / "pages").glob("hardsock*.md"))
     assert len(pages) >= 5
     for page in pages:
         section = api.split(f"## `{page.stem}`\n")[1].split("\n## ")[0]
@@ -231,3 +242,7 @@ def test_the_reference_has_a_page_for_the_names_of_the_api(tmp_path: Path) -> No
         shown = set(re.findall(r"^### (\w+)$", page.read_text(), re.M))
         modules = {"guard", "deadline"} if page.stem == "hardsock" else set()
         assert shown == told - modules
+    manuals = {page.name for page in (tmp_path / "pages").glob("man-*.md")}
+    assert manuals == {"man-hardsock.md", "man-hardsock-tune.md"}
+    for name in manuals:
+        assert "## Exit status" in (tmp_path / "pages" / name).read_text()

@@ -22,6 +22,7 @@ import hardsock as hs
 from hardsock import _core, aio, guard
 from hardsock.guard.user_timeouts import user_timeouts
 from hardsock.lab.waits import poll_until
+from support.recorder import Noted
 from support.require import need_testcapi
 
 
@@ -257,6 +258,7 @@ def test_what_lasts_is_taken_back_when_the_rule_is_clear() -> None:
             for served in server._ledger.active
         ]
 
+    noted = Noted()
     with hs.serve(echo, ("127.0.0.1", 0), drain_timeout=30, linger=1) as server:
         one = hs.Guard(server, rule, enforce=True, log=log)
         with clients(server.address, 2) as socks:
@@ -268,6 +270,7 @@ def test_what_lasts_is_taken_back_when_the_rule_is_clear() -> None:
                 with socket.create_connection(server.address, 30) as late:
                     late.recv(1)
             until(lambda: server.stats().shed_reasons == {"guard": 1})
+            assert noted.sheds() == {"guard": 1}
             socks[0].close()
             until(lambda: server.stats().active == 1)
             one.tick()

@@ -51,6 +51,54 @@ def test_answers_reports_by_name_one_after_the_other(path: str) -> None:
         ]
 
 
+def row_id(conn: hs.Connection) -> int:
+    """Its id in reports."""
+    rows = hs.report("connections")["connections"]
+    return int(next(row["id"] for row in rows if row["fd"] == conn.fileno()))
+
+
+def test_one_connection_in_full_is_its_row_and_what_the_kernel_tells(path: str) -> None:
+    with hs.listen(("127.0.0.1", 0)) as listener, hs.connect(listener.getsockname()) as conn:
+        with listener.accept() as other:
+            conn.sendall(b"abc")
+            other.recv_exactly(3)
+            found = ask(path, f"connection {row_id(conn)}\n".encode())
+            row, tcp = found["connection"], found["connection"].pop("tcp")
+            assert (found["report"], row["id"], row["fd"]) == (
+                "connection",
+                row_id(conn),
+                conn.fileno(),
+            )
+            listed = ask(path, b"connections\n")["connections"]
+            assert row.keys() == listed[0].keys()
+            assert tcp.keys() == conn.tcp_info().keys()
+            assert (tcp["bytes_sent"], tcp["state"]) == (3, 1)
+            assert hs.report("connection", row_id(conn))["connection"]["tcp"].keys() == tcp.keys()
+            gone = row_id(conn)
+            with socket.socket(socket.AF_UNIX) as sock, sock.makefile("rb") as file:
+                sock.connect(path)
+                conn.close()
+                sock.sendall(f"connection {gone}\nevents\n".encode())
+                assert json.loads(file.readline())["error"] == "there is no such connection"
+                assert json.loads(file.readline())["report"] == "events"
+    with pytest.raises(LookupError, match=f"there is no open connection {gone}"):
+        hs.report("connection", gone)
+
+
+@pytest.mark.parametrize("id", ["", "x", "-1", "1 2", "99999999999999999999", "+1", " 1"])
+def test_what_is_no_id_is_no_report(id: str) -> None:
+    with pytest.raises(ValueError, match="there is no report"):
+        hs.report(f"connection {id}")
+    with pytest.raises(ValueError, match="there is no report"):
+        hs.report("connection")
+
+
+def test_a_unix_connection_has_no_tcp() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs, hs.adopt(ours) as conn:
+        assert hs.report("connection", row_id(conn))["connection"]["tcp"] is None
+
+
 def test_directory_is_private_and_the_socket_goes_with_the_end(tmp_path: Path) -> None:
     found = hs.inspect(directory=tmp_path / "own")
     assert found is not None
@@ -100,13 +148,19 @@ def test_answers_while_a_regular_expression_holds_the_gil(tmp_path: Path) -> Non
         busy.stdin.flush()
         while ticks(busy.pid) < 30:  # It is in there, and goes on.
             time.sleep(0)
-        spans = []
-        for _ in range(20):
-            began = time.monotonic()
-            assert ask(found)["pid"] == busy.pid
-            spans.append(time.monotonic() - began)
-        assert min(spans) < 0.05  # The others tell how busy this machine is.
+        assert_soon(found, busy.pid)
         busy.kill()
+
+
+def assert_soon(path: str, pid: int) -> None:
+    """It answers within 50 ms; what other times tell is how busy this machine is."""
+    end = time.monotonic() + 60
+    while True:
+        began = time.monotonic()
+        assert ask(path)["pid"] == pid
+        if time.monotonic() - began < 0.05:
+            return
+        assert began < end
 
 
 def ticks(pid: int) -> int:
@@ -142,6 +196,7 @@ def test_answers_at_the_limit_of_descriptors(tmp_path: Path) -> None:
         assert full.stdout.readline().strip() == "24"
         for _ in range(10):
             assert ask(found)["descriptors"] == {"open": 64, "limit": 64}
+        assert_soon(found, full.pid)
         full.stdin.close()
 
 
@@ -150,11 +205,14 @@ def test_forked_child_serves_its_own(path: str) -> None:
     if (pid := os.fork()) == 0:
         from hardsock import _inspect
 
-        mine = str(Path(path).parent / _inspect.socket_name(os.getpid()))
-        told = ask(mine)["pid"] == os.getpid() and ask(path)["pid"] == os.getppid()
-        hs.inspect(False)
-        os.write(writer, b"1" if told and Path(path).exists() else b"0")
-        os._exit(0)
+        try:
+            assert_soon(str(Path(path).parent / _inspect.socket_name(os.getpid())), os.getpid())
+            assert ask(path)["pid"] == os.getppid()
+            hs.inspect(False)
+            assert Path(path).exists()
+            os.write(writer, b"1")
+        finally:
+            os._exit(0)
     os.close(writer)
     assert os.read(reader, 1) == b"1"
     os.close(reader)

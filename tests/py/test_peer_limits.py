@@ -13,6 +13,7 @@ import hardsock as hs
 from hardsock.lab.endpoint import connect_to
 from hardsock.lab.threads import Call
 from hardsock.lab.waits import poll_until
+from support.recorder import Noted
 
 TIMEOUT = 60
 HEADER = "PROXY TCP4 {} 192.0.2.2 1234 443\r\n"
@@ -77,6 +78,7 @@ def test_one_peer_takes_no_more_than_its_share() -> None:
 
 
 def test_neighbours_share_a_limit_and_the_exempt_have_none() -> None:
+    noted = Noted()
     limits = hs.PeerLimits(network_connections=3, exempt=["127.0.1.0/24"])
     with hs.listen(("127.0.0.1", 0), peer_limits=limits) as listener, keeping_all(listener) as kept:
         address = listener.getsockname()
@@ -89,9 +91,11 @@ def test_neighbours_share_a_limit_and_the_exempt_have_none() -> None:
                 stack.enter_context(client(address, f"127.0.1.{last}"))
             poll_until(lambda: len(kept) == 8, timeout=TIMEOUT)
         assert peer_stats(listener).refused_network == 1
+        assert noted.sheds() == {"peer network": 1}
 
 
 def test_a_peer_that_comes_too_fast_is_reset() -> None:
+    noted = Noted()
     limits = hs.PeerLimits(rate=1, burst=3)
     with hs.listen(("127.0.0.1", 0), peer_limits=limits) as listener, keeping_all(listener) as kept:
         for _ in range(20):  # All but three are too many, unless accepting takes a second each.
@@ -99,6 +103,7 @@ def test_a_peer_that_comes_too_fast_is_reset() -> None:
                 client(listener.getsockname()).close()
         poll_until(lambda: peer_stats(listener).refused_rate > 0, timeout=TIMEOUT)
         assert len(kept) >= 3
+        assert noted.sheds()["peer rate"] > 0
 
 
 def test_behind_a_proxy_the_client_counts() -> None:

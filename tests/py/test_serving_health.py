@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import struct
@@ -17,6 +18,7 @@ from hardsock.lab.endpoint import connect_to
 from hardsock.lab.waits import poll_until
 from hardsock.serving.seldom import Seldom
 from support.loops import MAINS
+from support.recorder import Noted
 from support.tls import Identities
 
 LOCAL = ("127.0.0.1", 0)
@@ -92,6 +94,7 @@ def test_an_awaited_one_is_ready_when_it_has_been_entered(loop: str, event_loops
 
 def test_who_is_over_a_limit_is_counted_by_the_reason() -> None:
     limits = hs.PeerLimits(connections=1)
+    noted = Noted()
     with hs.serve(echo, LOCAL, drain_timeout=30, peer_limits=limits) as server:
         assert (server.stats().shed, server.stats().shed_reasons) == (0, {})
         with connect_to(server.address) as first:
@@ -104,11 +107,14 @@ def test_who_is_over_a_limit_is_counted_by_the_reason() -> None:
         assert server.stats().shed_reasons == {"peer connections": 3}
         assert server.stats().shed == 3
         assert server.stats().accepted == 1
+        assert noted.sheds() == {"peer connections": 3}
+        assert noted.of("shed")[0].what.startswith("127.0.0.1:")
     assert server.stats().shed == 3
 
 
 def test_malformed_headers_are_counted_as_shed() -> None:
     proxies = hs.ProxyProtocol(["127.0.0.1"])
+    noted = Noted()
     with hs.serve(echo, LOCAL, drain_timeout=30, proxy_protocol=proxies) as server:
         with connect_to(server.address) as client:
             client.settimeout(60)
@@ -116,6 +122,20 @@ def test_malformed_headers_are_counted_as_shed() -> None:
             with pytest.raises(ConnectionResetError):
                 client.recv(1)
         assert poll_until(lambda: server.stats().shed_reasons == {"bad header": 1}, 60)
+        assert poll_until(lambda: noted.sheds() == {"bad header": 1}, 60)
+
+
+def test_a_header_that_does_not_come_is_counted_as_shed() -> None:
+    proxies = hs.ProxyProtocol(["127.0.0.1"], timeout=0.2)
+    noted = Noted()
+    with hs.serve(echo, LOCAL, drain_timeout=30, proxy_protocol=proxies) as server:
+        with connect_to(server.address) as client:
+            client.settimeout(60)
+            client.sendall(b"PROXY ")
+            with contextlib.suppress(ConnectionResetError):
+                assert client.recv(1) == b""
+        assert poll_until(lambda: server.stats().shed_reasons == {"slow header": 1}, 60)
+        assert poll_until(lambda: noted.sheds() == {"slow header": 1}, 60)
 
 
 # ---- the log ----------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from hardsock.lab.endpoint import connect_to
 from hardsock.lab.threads import Call, run_threaded
 from hardsock.lab.waits import poll_until
 from support.loops import task_parked
+from support.recorder import Noted
 from support.tls import Identities
 
 pytestmark = pytest.mark.usefixtures("event_loops")
@@ -527,6 +528,7 @@ def test_a_client_s_broken_record_is_no_error_of_the_server(
 
 def test_silent_clients_lock_nobody_out(ids: Identities) -> None:
     """A stranger who holds every place, and more in the queue, waits behind the one who speaks."""
+    noted = Noted()
     with accepting(ids.server(handshake_timeout=60), max_handshakes=4) as listener:
         with clients(listener.address, 12):
             wait_for(lambda: counters(listener).silent == 4)
@@ -535,6 +537,15 @@ def test_silent_clients_lock_nobody_out(ids: Identities) -> None:
         failed = counters(listener).failed
         assert failed["evicted"] >= 8
         assert failed["timeout"] == 0
+        assert noted.sheds()["silent"] >= 8
+
+
+def test_a_handshake_that_does_not_end_is_told_as_shed(ids: Identities) -> None:
+    noted = Noted()
+    with accepting(ids.server(handshake_timeout=0.2)) as listener:
+        with clients(listener.address, 1):
+            wait_for(lambda: counters(listener).failed["timeout"] == 1)
+            wait_for(lambda: noted.sheds() == {"slow handshake": 1})
 
 
 def test_a_client_that_has_spoken_is_not_evicted(ids: Identities) -> None:

@@ -19,7 +19,7 @@ import pytest
 from hardsock import __main__
 from hardsock.lab.inside import ready, wait_for_stop
 from hardsock.lab.namespaces import Namespace
-from hardsock.top import kernel
+from hardsock.top import kernel, screen
 from hardsock.top.tables import VIEWS, plain, seconds, size, table
 from support.require import require
 
@@ -174,6 +174,8 @@ def test_kernels_view_is_the_same_with_and_without_sock_diag() -> None:
     assert (row["sent"], row["received"]) == (3, 0)
     assert 0 <= row["last_write"] < 60
     assert 0 < row["rtt"] < 60
+    assert row["tcp"]["bytes_sent"] == 3
+    assert row["tcp"]["snd_cwnd"] > 0
 
 
 def listen_inside() -> None:
@@ -379,7 +381,11 @@ def test_screen_shows_lines_switches_tables_and_resizes(
     terminal.until(shows("ESTABLISHED".lower()))
     terminal.tmux("send-keys", "Down", "Enter")
     terminal.until(shows("retransmits"))
-    terminal.tmux("send-keys", "Enter", "p")
+    if terminal.width == 80:  # The rest is on the next page.
+        terminal.tmux("send-keys", "Enter")
+    terminal.until(shows("snd_cwnd"))
+    assert max(map(len, terminal.screen())) <= terminal.width
+    terminal.tmux("send-keys", "Escape", "p")
     terminal.until(shows("TIMEOUTS"))
     for key, text in (
         ("v", "PARKED"),
@@ -394,6 +400,13 @@ def test_screen_shows_lines_switches_tables_and_resizes(
     terminal.until(lambda lines: len(lines) <= 10 and "OPEN" in "".join(lines))
     terminal.tmux("send-keys", "q")
     terminal.until(shows("over 0"))
+
+
+def test_what_does_not_fit_a_page_goes_on_on_the_next() -> None:
+    first, second = ["a"] * 5, ["b"] * 4
+    assert screen._pages([first, second], 9) == [["a"] * 5 + ["b"] * 4]
+    assert screen._pages([first, second], 8) == [["a"] * 5, ["b"] * 4]
+    assert screen._pages([first, second], 3) == [["a"] * 3, ["a"] * 2, ["b"] * 3, ["b"]]
 
 
 def test_screen_ends_with_the_process(terminal: Terminal, service: Service) -> None:

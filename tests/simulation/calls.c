@@ -5,6 +5,10 @@
  * that it moved is what the network has taken or given, to the byte, however it ended. An end is
  * only told when the peer's end has come, with all before it; a reset or a dead peer only when
  * there was one. After half a message nothing more is sent.
+ *
+ * And a call goes on: while it waits for its connection, that has nothing for it. A wait that has
+ * missed what came ends at its deadline or with the next of its slices, and its result looks like
+ * any other's; so each time before the clock moves all calls are looked at.
  */
 #include "world.h"
 
@@ -13,7 +17,13 @@
 #include <poll.h>
 #include <string.h>
 
+#define MAX_CALLS 64
+/* finish looks for an acknowledgement every 10 ms: nothing tells of it. */
+#define ACK_LOOK_NS (10 * SIM_MS)
+
 static bool killed[SIM_HOSTS];
+static struct call *under_way[MAX_CALLS];
+static size_t n_under_way;
 static _Thread_local struct hs_loop *loop; /* NULL: calls of this thread wait */
 static _Thread_local struct hs_loop_waiter *waiter;
 
@@ -45,6 +55,11 @@ call_begin(struct call *c, const char *name, const struct end *e, int64_t span_n
     int64_t deadline = span_ns == SIM_NEVER ? HS_NEVER : sim_now() + span_ns, by;
 
     memset(c, 0, sizeof(*c));
+    if (n_under_way == MAX_CALLS)
+        sim_violation("too many calls at a time");
+    under_way[n_under_way++] = c;
+    c->end = e;
+    c->thread = sim_self();
     c->op = (struct hs_op)HS_OP_INIT(deadline, e->token);
     c->op.lease = e->lease;
     c->op.stepping = loop != NULL;
@@ -61,7 +76,8 @@ call_begin(struct call *c, const char *name, const struct end *e, int64_t span_n
         by = sooner(by, c->began_ns + e->dead_after_ms * SIM_MS);
     sim_log("%s: until %lld", name, (long long)(by == HS_NEVER ? -1 : by));
     sim_promise(name, by);
-    world_note_call();
+    disturber_note_call();
+    poor_expose(true);
 }
 
 void
@@ -69,7 +85,7 @@ calls_begin(void)
 {
     struct hs_error err = {0};
 
-    if (world_is_scarce() || !sim_chance(300))
+    if (world_is_scarce() || world_is_poor() || !sim_chance(300))
         return;
     must(hs_loop_new(&err, &loop), "no loop", &err);
     must(hs_loop_waiter_new(loop, &killed, &err, &waiter), "no waiter", &err);
@@ -111,6 +127,18 @@ is_expected_of_tls(const struct hs_error *err)
            (err->tls == HS_TLS_ALERT && err->alert == SSL_AD_DECODE_ERROR);
 }
 
+/* There was no memory to keep what had come: nothing more is read then. */
+static bool
+has_lost(const struct end *e)
+{
+    struct hs_conn_info info;
+
+    if (e->conn == NULL || !world_is_poor())
+        return false;
+    hs_conn_info(e->conn, &info);
+    return info.poisoned_in;
+}
+
 static void
 check_reason(const struct call *c, const struct end *e, hs_err rv)
 {
@@ -148,15 +176,20 @@ check_reason(const struct call *c, const struct end *e, hs_err rv)
             sim_violation("%s takes for an end what is none: %s", c->name, c->err.msg);
         break;
     case HS_E_SYSTEM:
-        if (!world_is_scarce() || c->err.sys != EMFILE)
+        if ((!world_is_scarce() || c->err.sys != EMFILE) &&
+            (!world_is_poor() || (c->err.sys != ENOMEM && c->err.sys != EAGAIN)))
             sim_violation("%s: %s, errno %d", c->name, c->err.msg, c->err.sys);
+        break;
+    case HS_E_NOMEM:
+        if (!world_is_poor())
+            sim_violation("%s: %s", c->name, c->err.msg);
         break;
     case HS_E_TLS:
         if (!tls_is_there() || !is_expected_of_tls(&c->err))
             sim_violation("%s: %s", c->name, c->err.msg);
         break;
     case HS_E_POISONED:
-        if (!e->poisoned)
+        if (!e->poisoned && !has_lost(e))
             sim_violation("%s says that the stream is poisoned, and nothing stopped half-way",
                           c->name);
         break;
@@ -174,6 +207,12 @@ call_end(struct call *c, const struct end *e, hs_err rv)
 {
     struct hs_conn_info info;
 
+    size_t i = 0;
+
+    poor_expose(false);
+    while (under_way[i] != c)
+        i++;
+    under_way[i] = under_way[--n_under_way];
     if (waiter != NULL)
         hs_loop_waiter_unpark(waiter);
     sim_log("%s -> %s, %zu", c->name, rv == HS_OK ? "ok" : hs_err_text(rv), c->op.done);
@@ -182,9 +221,7 @@ call_end(struct call *c, const struct end *e, hs_err rv)
     if (rv < 0 && c->err.code != rv)
         sim_violation("%s: the error says %s, the call %s", c->name, hs_err_text(c->err.code),
                       hs_err_text(rv));
-    if (e->conn == NULL)
-        return;
-    if (e->secured)
+    if (e->conn == NULL || e->secured || has_lost(e))
         return;
     hs_conn_info(e->conn, &info);
     if (c->out && e->facts->taken != e->sent)
@@ -195,6 +232,73 @@ call_end(struct call *c, const struct end *e, hs_err rv)
                       "%llu",
                       c->name, (unsigned long long)e->received, info.buffered,
                       (unsigned long long)e->facts->given);
+}
+
+/* ---- Waiting ------------------------------------------------------------------------------- */
+
+/* TLS, and a call that has to send before it reads, may leave unread what has come. */
+static void
+look_at_finish(struct call *c)
+{
+    const struct sim_facts *f = c->end->facts;
+    bool over = f->reset || f->timed_out || (f->ended && f->delivered && f->unread == 0);
+
+    if (c->end->secured)
+        return;
+    if (f->unread > 0 && !f->reset && !f->timed_out)
+        sim_violation("%s waits in finish, and %zu bytes have come", sim_thread_name(c->thread),
+                      f->unread);
+    if (over && c->over_ns == 0)
+        c->over_ns = sim_now();
+    if (over && sim_now() - c->over_ns > ACK_LOOK_NS)
+        sim_violation("%s waits in finish %lld ns after all was over", sim_thread_name(c->thread),
+                      (long long)(sim_now() - c->over_ns));
+}
+
+static void
+look_at_call(struct call *c)
+{
+    const struct end *e = c->end;
+    short what;
+
+    if (e->conn == NULL || e->closed || sim_facts(e->fd) != e->facts)
+        return;
+    if (c->in && c->out) {
+        look_at_finish(c);
+        return;
+    }
+    what = (short)(sim_poll(e->fd) & ((c->in ? POLLIN : POLLOUT) | POLLERR | POLLHUP));
+    if (what != 0)
+        sim_violation("%s waits in %s, and the connection is ready for it: %x",
+                      sim_thread_name(c->thread), c->name, (unsigned)what);
+}
+
+void
+calls_look(void)
+{
+    for (size_t i = 0; i < n_under_way; i++)
+        if (under_way[i]->in || under_way[i]->out)
+            look_at_call(under_way[i]);
+}
+
+size_t
+calls_connecting(int host)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < n_under_way; i++)
+        n += strcmp(under_way[i]->name, "connect") == 0 && under_way[i]->end->peer_host == host;
+    return n;
+}
+
+size_t
+calls_named(const char *name)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < n_under_way; i++)
+        n += strcmp(under_way[i]->name, name) == 0;
+    return n;
 }
 
 /* ---- Patterns ------------------------------------------------------------------------------ */
@@ -227,10 +331,15 @@ void
 end_adopt(struct end *e, struct hs_conn *conn)
 {
     int fd = hs_conn_fileno(conn);
+    struct hs_conn_info info;
 
     e->conn = conn;
+    e->fd = fd;
     if ((e->facts = sim_facts(fd)) == NULL)
         sim_violation("a connection without a socket: %d", fd);
+    hs_conn_info(conn, &info);
+    e->sent = e->facts->taken; /* A header, or another borrower's. */
+    e->received = e->facts->given - info.buffered;
 }
 
 hs_err
@@ -292,7 +401,7 @@ end_recv_exactly(struct end *e, uint8_t *buf, size_t len, int64_t span_ns)
         e->received += len;
     call_end(&c, e, rv);
     hs_conn_info(e->conn, &info);
-    if (rv == HS_E_DEADLINE && info.buffered != c.op.done && c.op.begun)
+    if (rv == HS_E_DEADLINE && info.buffered != c.op.done && c.op.begun && !has_lost(e))
         sim_violation("recv_exactly: %zu bytes had come, %zu are kept", c.op.done, info.buffered);
     if (rv == HS_E_END && c.op.done != 0)
         sim_violation("recv_exactly: an end between messages, of which %zu bytes had come",
@@ -383,12 +492,32 @@ end_sendv(struct end *e, struct iovec *iov, size_t n, int64_t span_ns)
     return rv;
 }
 
-static void
-check_ending(const struct end *e, const struct hs_close_report *report)
+hs_err
+end_send_file(struct end *e, int file, int64_t at, size_t len, int64_t span_ns)
+{
+    int64_t offset = at;
+    struct call c;
+    hs_err rv;
+
+    call_begin(&c, "send_file", e, span_ns);
+    c.out = true;
+    do
+        rv = hs_conn_send_file(e->conn, &c.op, file, &offset, len, &c.err);
+    while (call_again(&c, rv));
+    if (offset != at + (int64_t)c.op.done)
+        sim_violation("send_file: %zu bytes were sent, the place in the file has moved by %lld",
+                      c.op.done, (long long)(offset - at));
+    note_sent(e, &c, rv);
+    call_end(&c, e, rv);
+    return rv;
+}
+
+void
+check_ending(const struct end *e, enum hs_ending ending)
 {
     const struct sim_facts *f = e->facts;
 
-    switch (report->ending) {
+    switch (ending) {
     case HS_ENDING_CLEAN:
         if (!f->delivered || (!f->ended && !e->secured))
             sim_violation("finish: clean, but the peer had %s", f->ended ? "not all" : "not ended");
@@ -425,7 +554,7 @@ end_finish(struct end *e, int64_t span_ns)
         sim_log("finish: %d, %zu unsent, %zu discarded", (int)report.ending, report.unsent,
                 report.discarded);
         e->received += report.discarded;
-        check_ending(e, &report);
+        check_ending(e, report.ending);
         if (report.ending == HS_ENDING_DEADLINE && sim_now() < c.deadline_ns)
             sim_violation("finish: its deadline had not passed");
     } else {
@@ -444,6 +573,16 @@ end_close(struct end *e, bool abortive)
     e->conn = NULL;
     hs_conn_close(conn, abortive);
     hs_conn_unref(conn);
-    if (sim_now() != began)
+    if (sim_now() != began && !sim_settings.stalls)
         sim_violation("closing has waited");
+}
+
+void
+end_leave(struct end *e)
+{
+    if (e->conn == NULL)
+        return;
+    if ((world_is_calm() || sim_chance(600)) && !e->closed)
+        (void)end_finish(e, any_span());
+    end_close(e, !world_is_calm() && sim_chance(200));
 }

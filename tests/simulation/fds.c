@@ -176,7 +176,7 @@ __wrap_close(int fd)
     sim_maybe_yield();
     sim_log("close %d", fd);
     forget_number(fd);
-    return 0;
+    return (int)sim_done(0);
 }
 
 int
@@ -289,6 +289,14 @@ poll_file(const struct sim_file *f)
     return POLLIN | POLLOUT;
 }
 
+short
+sim_poll(int number)
+{
+    const struct sim_file *f = sim_file(number);
+
+    return f != NULL ? poll_file(f) : POLLNVAL;
+}
+
 void
 sim_wake(struct sim_file *f)
 {
@@ -332,7 +340,7 @@ __wrap_read(int fd, void *buf, size_t n)
     }
     memcpy(buf, &f->count, sizeof(f->count));
     f->count = 0;
-    return sizeof(f->count);
+    return sim_done(sizeof(f->count));
 }
 
 ssize_t
@@ -350,7 +358,7 @@ __wrap_write(int fd, const void *buf, size_t n)
     f->count += count;
     sim_log("write %d", fd);
     sim_wake(f);
-    return sizeof(count);
+    return sim_done(sizeof(count));
 }
 
 int
@@ -394,7 +402,7 @@ __wrap_timerfd_settime(int fd, int flags, const struct itimerspec *spec, struct 
     sim_log("timer %d at %lld", fd, (long long)at);
     if (at != 0)
         sim_at((flags & TFD_TIMER_ABSTIME) != 0 ? at : sim_now() + at, fire, NULL, f->armed);
-    return 0;
+    return (int)sim_done(0);
 }
 
 /* ---- Epoll --------------------------------------------------------------------------------- */
@@ -445,7 +453,7 @@ __wrap_epoll_ctl(int set_fd, int op, int fd, struct epoll_event *ev)
         return refuse(ENOENT);
     if (op == EPOLL_CTL_DEL) {
         drop_item(item);
-        return 0;
+        return (int)sim_done(0);
     }
     if (item == NULL) {
         if ((item = calloc(1, sizeof(*item))) == NULL)
@@ -461,7 +469,7 @@ __wrap_epoll_ctl(int set_fd, int op, int fd, struct epoll_event *ev)
     item->armed = item->edge = true;
     if (pending(item) != 0)
         sim_wake(set);
-    return 0;
+    return (int)sim_done(0);
 }
 
 static bool
@@ -517,7 +525,7 @@ __wrap_epoll_wait(int fd, struct epoll_event *events, int most, int timeout_ms)
         n = take_pending(set, events, most);
     } while (n == 0 && sim_now() < until);
     sim_log("epoll_wait %d -> %d", fd, n);
-    return n;
+    return (int)sim_done(n);
 }
 
 /* ---- Poll ---------------------------------------------------------------------------------- */
@@ -569,7 +577,7 @@ wait_for_one(struct pollfd *fds, nfds_t n, int64_t until)
     found = look(fds, n);
     sim_log("poll %d %d -> %d", n > 1 ? fds[1].fd : fds[0].fd,
             n > 1 ? fds[1].events : fds[0].events, found);
-    return found;
+    return (int)sim_done(found);
 }
 
 int

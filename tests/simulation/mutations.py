@@ -99,7 +99,8 @@ MUTATIONS = [
     Mutation(
         "a reset is taken for an end",
         "stream/conn_input.c",
-        "    if (!atomic_load(&c->fin_sent) && closed)\n        hs_conn_set_broken(c, HS_E_RESET);\n"
+        "    if (!atomic_load(&c->fin_sent) && closed && hs_conn_why_broken(c) == HS_OK)\n"
+        "        hs_conn_set_broken(c, HS_E_RESET);\n"
         "    return hs_conn_check_broken(c, err);",
         "    (void)closed;\n    return HS_OK;",
     ),
@@ -164,6 +165,133 @@ MUTATIONS = [
         "    if (outcome == EXHAUSTED) {\n        shed(l);\n        listener_back_off(l);\n    }\n"
         "    return outcome;",
         "    if (outcome == EXHAUSTED)\n        return NOTHING;\n    return outcome;",
+    ),
+    # What has to go on, and does not.
+    Mutation(
+        "nobody is accepted",
+        "listen/listener.c",
+        "    fd = hs_sys_accept4(hs_fd_number(&l->fd), &peer.sa, &peer.len, "
+        "SOCK_NONBLOCK | SOCK_CLOEXEC);\n    if (fd < 0) {",
+        "    errno = EAGAIN;\n    if ((fd = -1) < 0) {",
+    ),
+    Mutation(
+        "a listener does not hear of newcomers",
+        "listen/listener.c",
+        "        .fd = why == EXHAUSTED || why == TENDING ? -1 : hs_fd_number(&l->fd),",
+        "        .fd = -1,",
+    ),
+    Mutation(
+        "nobody connects",
+        "connect/attempt.c",
+        "    if (hs_sys_connect(a->fd, &a->log.addr.sa, a->log.addr.len) == 0 || errno == EINPROGRESS ||",
+        "    errno = EINPROGRESS;\n    if (errno == EINPROGRESS ||",
+    ),
+    Mutation(
+        "nothing is sent",
+        "stream/tcp.c",
+        "    sent = n == 1 ? hs_sys_send(",
+        "    errno = EAGAIN;\n    sent = flags != 0 ? -1 : n == 1 ? hs_sys_send(",
+    ),
+    Mutation(
+        "a second address is not tried",
+        "connect/connector.c",
+        "    return cn->in_flight == 0 || cn->next_attempt_ns <= now;",
+        "    (void)now;\n    return cn->n_attempts == 0;",
+    ),
+    Mutation(
+        "the next address waits for the end of the one before",
+        "connect/race.c",
+        "cn->next_attempt_ns = hs_deadline_after(cn->opts.attempt_delay_ns);",
+        "cn->next_attempt_ns = HS_NEVER;",
+    ),
+    # What has come, and nobody is woken before the end of a slice or the deadline.
+    Mutation(
+        "nobody is told of a name's addresses",
+        "connect/resolve.c",
+        "    ring_locked(l);\n    unref_locked(l, 2);",
+        "    unref_locked(l, 2);",
+    ),
+    Mutation(
+        "a wait does not ask for its events",
+        "cancel/waker.c",
+        "{.fd = fd, .events = events}};",
+        "{.fd = fd, .events = 0}};\n    (void)events;",
+    ),
+    Mutation(
+        "an event of two kinds wakes nobody who waits for one",
+        "cancel/loop.c",
+        "        if ((b->events & revents) != 0)",
+        "        if ((b->events & revents) == revents)",
+    ),
+    Mutation(
+        "a connecting socket is watched for input",
+        "connect/race.c",
+        "a->op.want_events == POLLIN ? EPOLLIN : EPOLLOUT,",
+        "a->op.want_events == POLLOUT ? EPOLLOUT : EPOLLIN,",
+    ),
+    Mutation(
+        "a parked connection is watched for its end only",
+        "stream/parking.c",
+        "s->conn->fd.number, EPOLLIN | EPOLLRDHUP, s->until_ns",
+        "s->conn->fd.number, EPOLLRDHUP, s->until_ns",
+    ),
+    Mutation(
+        "nobody who sleeps is told that a parked connection is due",
+        "cancel/reactor.c",
+        "    return (r->counts.sleeping > 0 || r->watched) &&",
+        "    return r->watched &&",
+    ),
+    Mutation(
+        "a notifier does not look at a new alarm",
+        "cancel/notifier.c",
+        "    if (wakes)\n        hs_wakelist_wake(&n->wakers);\n    if (stopped) {",
+        "    (void)wakes;\n    if (stopped) {",
+    ),
+    # What is acted on too late: somebody else was there meanwhile.
+    Mutation(
+        "a number is given up after it was closed",
+        "stream/fd.c",
+        "    else if (fd_leave(f))\n        (void)close(f->number);\n",
+        "    else if (close(f->number) == 0 && hs_fd_owner(f->number, false) != NULL)\n"
+        "        atomic_store(hs_fd_owner(f->number, false), 0);\n",
+    ),
+    # Ways in which clients come, and leave.
+    Mutation(
+        "a unix socket whose listener was full is not tried again",
+        "connect/race.c",
+        "        cn->retry_ns = now + RETRY_NS;",
+        "        (void)now;",
+    ),
+    Mutation(
+        "a client behind a proxy is taken for the proxy's destination",
+        "listen/proxy_reader.c",
+        "hs_conn_set_client(conn, &header.source, err)",
+        "hs_conn_set_client(conn, &header.destination, err)",
+    ),
+    Mutation(
+        "a client that has left is not missed",
+        "stream/departures.c",
+        "    if (is_broken(p->conn, ev->events))\n        *ret_why = by_reset;\n    else if (ended)",
+        "    (void)is_broken;\n    (void)by_reset;\n    if (ended)",
+    ),
+    Mutation(
+        "finish takes a unix peer that has not read for one that has",
+        "stream/conn_end.c",
+        "    return rv == HS_OK ? check_read(c, err) : rv;",
+        "    (void)check_read;\n    return rv;",
+    ),
+    # Want of memory, and of threads.
+    Mutation(
+        "a connector without memory is left behind",
+        "connect/connector.c",
+        "    if ((rv = connector_allocate(cn, err)) != HS_OK) {\n        hs_connector_free(cn);\n",
+        "    if ((rv = connector_allocate(cn, err)) != HS_OK) {\n",
+    ),
+    Mutation(
+        "a lookup that gets no thread is never over",
+        "connect/resolve.c",
+        "        l->sys = sys;\n        finish_locked(l);\n",
+        "        l->sys = sys;\n",
     ),
     Mutation(
         "an event loop's timer is set late",

@@ -1,10 +1,8 @@
-/* net.c: hosts, the way between each two, and a TCP that is small but does what Linux does where a
- * program can see it.
+/* net.c: a TCP that is small but does what Linux does where a program can see it.
  *
- * A packet takes the latency and a random part of the jitter, or is lost. Packets of one connection
- * stay in order, those of different ones do not. What is lost is sent again, with all behind it,
- * after a time that doubles; a window that is closed is asked; keepalive and TCP_USER_TIMEOUT work
- * as in net/ipv4/tcp_timer.c, and its timers are as coarse as the kernel's.
+ * What is lost (link.c) is sent again, with all behind it, after a time that doubles; a window that
+ * is closed is asked; keepalive and TCP_USER_TIMEOUT work as in net/ipv4/tcp_timer.c, and its
+ * timers are as coarse as the kernel's.
  *
  * What decides about promises is done as the kernel does it: bytes that had come before a reset can
  * still be read, the reset is told once, to the one who asks first, and after an end that came
@@ -13,7 +11,6 @@
  */
 #include "net.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -31,102 +28,48 @@
 
 enum { SYN = 1, ACK = 2, FIN = 4, RST = 8 };
 
-struct packet {
-    int from, to;
-    uint16_t from_port, to_port;
-    unsigned flags;
-    uint64_t seq, ack, edge;
-    size_t len;
-    uint8_t bytes[];
-};
-
-struct way {
-    bool down;
-    int64_t last_ns[64]; /* of the connections whose ports share a place: those stay in order */
-};
-
-static struct way ways[SIM_HOSTS][SIM_HOSTS];
-static bool dead[SIM_HOSTS];
 static struct sim_tcp *all;
 static uint64_t n_ids, n_timers;
 static uint16_t next_port = 32768;
-static size_t flying;
 static struct sim_facts *latest;
 
 static void output(struct sim_tcp *t);
 
-/* ---- Queues -------------------------------------------------------------------------------- */
+/* ---- Packets ------------------------------------------------------------------------------- */
 
-void
-sim_queue_add(struct sim_queue *q, const uint8_t *bytes, size_t n)
+static size_t
+window(const struct sim_tcp *t)
 {
-    if (n == 0)
-        return;
-    if (q->start + q->len + n > q->room) {
-        if (q->len > 0)
-            memmove(q->bytes, q->bytes + q->start, q->len);
-        q->start = 0;
-        if (q->len + n > q->room) {
-            q->room = 2 * (q->len + n);
-            if ((q->bytes = realloc(q->bytes, q->room)) == NULL)
-                abort();
-        }
-    }
-    memcpy(q->bytes + q->start + q->len, bytes, n);
-    q->len += n;
-}
-
-size_t
-sim_queue_get(struct sim_queue *q, uint8_t *to, size_t n, bool take)
-{
-    n = n < q->len ? n : q->len;
-    if (n > 0 && to != NULL)
-        memcpy(to, q->bytes + q->start, n);
-    if (take) {
-        q->start += n;
-        q->len -= n;
-    }
-    return n;
+    return t->receive_room > t->in.len ? t->receive_room - t->in.len : 0;
 }
 
 static void
-queue_free(struct sim_queue *q)
+transmit(struct sim_tcp *t, unsigned flags, uint64_t seq, size_t len)
 {
-    free(q->bytes);
-    *q = (struct sim_queue){0};
+    struct sim_packet *p = sim_packet_new(len);
+
+    p->from = t->host;
+    p->to = t->peer_host;
+    p->from_port = t->port;
+    p->to_port = t->peer_port;
+    p->family = t->mapped ? AF_INET : t->family;
+    p->flags = flags;
+    p->seq = seq;
+    p->ack = t->rcv_nxt;
+    p->edge = t->rcv_nxt + window(t);
+    t->advertised = p->edge;
+    if (len > 0)
+        memcpy(p->bytes, t->out.bytes + t->out.start + (seq - t->una), len);
+    sim_post(p);
 }
 
-/* ---- Ways ---------------------------------------------------------------------------------- */
-
-uint32_t
-sim_ip(int host)
+static void
+acknowledge(struct sim_tcp *t)
 {
-    return htonl(0x0a000001U + (uint32_t)host);
+    transmit(t, ACK, t->nxt, 0);
 }
 
-void
-sim_cut(int from, int to, bool down)
-{
-    ways[from][to].down = down;
-}
-
-void
-sim_kill(int host)
-{
-    dead[host] = true;
-}
-
-bool
-sim_host_is_there(int host)
-{
-    return host >= 0 && host < SIM_HOSTS;
-}
-
-size_t
-sim_packets(void)
-{
-    return flying;
-}
+/* ---- Life ---------------------------------------------------------------------------------- */
 
 size_t
 sim_endpoints(void)
@@ -138,70 +81,18 @@ sim_endpoints(void)
     return n;
 }
 
-static void arrive(void *arg, uint64_t number);
-
-static void
-post(struct packet *p)
+bool
+sim_is_spoken_to(uint16_t port)
 {
-    struct way *way = &ways[p->from][p->to];
-    int64_t *last = &way->last_ns[(p->from_port ^ p->to_port) % SIM_LENGTH(way->last_ns)];
-    int64_t at = sim_now() + sim_settings.latency_ns + sim_between(0, sim_settings.jitter_ns);
+    const struct sim_tcp *t = all;
 
-    if (way->down || dead[p->from] || dead[p->to] || sim_chance(sim_settings.loss)) {
-        free(p);
-        return;
-    }
-    *last = at > *last ? at : *last;
-    flying++;
-    sim_at(*last, arrive, p, 0);
+    while (t != NULL && (t->peer_port != port || t->timer == 0))
+        t = t->next;
+    return t != NULL;
 }
-
-static struct packet *
-packet_new(int from, int to, uint16_t from_port, uint16_t to_port, unsigned flags, size_t len)
-{
-    struct packet *p = calloc(1, sizeof(*p) + len);
-
-    if (p == NULL)
-        abort();
-    p->from = from;
-    p->to = to;
-    p->from_port = from_port;
-    p->to_port = to_port;
-    p->flags = flags;
-    p->len = len;
-    return p;
-}
-
-static size_t
-window(const struct sim_tcp *t)
-{
-    return t->receive_room > t->in.len ? t->receive_room - t->in.len : 0;
-}
-
-static void
-transmit(struct sim_tcp *t, unsigned flags, uint64_t seq, size_t len)
-{
-    struct packet *p = packet_new(t->host, t->peer_host, t->port, t->peer_port, flags, len);
-
-    p->seq = seq;
-    p->ack = t->rcv_nxt;
-    p->edge = t->rcv_nxt + window(t);
-    t->advertised = p->edge;
-    if (len > 0)
-        memcpy(p->bytes, t->out.bytes + t->out.start + (seq - t->una), len);
-    post(p);
-}
-
-static void
-acknowledge(struct sim_tcp *t)
-{
-    transmit(t, ACK, t->nxt, 0);
-}
-
-/* ---- Life ---------------------------------------------------------------------------------- */
 
 struct sim_tcp *
-sim_tcp_new(int host)
+sim_tcp_new(int family, int host)
 {
     struct sim_tcp *t = calloc(1, sizeof(*t));
 
@@ -210,6 +101,8 @@ sim_tcp_new(int host)
     t->facts->before = latest;
     latest = t->facts;
     t->id = ++n_ids;
+    t->family = family;
+    t->local = family == AF_UNIX;
     t->host = host;
     t->write_seq = 0;
     t->send_room = t->receive_room = sim_settings.buffer;
@@ -221,21 +114,21 @@ sim_tcp_new(int host)
     return t;
 }
 
-static void
-destroy(struct sim_tcp *t)
+void
+sim_tcp_free(struct sim_tcp *t)
 {
     struct sim_tcp **at = &all;
 
     while (*at != t)
         at = &(*at)->next;
     *at = t->next;
-    queue_free(&t->in);
-    queue_free(&t->out);
+    sim_queue_free(&t->in);
+    sim_queue_free(&t->out);
     free(t);
 }
 
-static void
-changed(struct sim_tcp *t)
+void
+sim_tcp_changed(struct sim_tcp *t)
 {
     if (t->file != NULL)
         sim_wake(t->file);
@@ -249,9 +142,9 @@ end(struct sim_tcp *t)
     t->rcv_shut = t->snd_shut = true;
     t->timer = t->keep_timer = t->end_timer = 0;
     if (t->file == NULL && (t->orphan || t->listener != NULL))
-        destroy(t);
+        sim_tcp_free(t);
     else
-        changed(t);
+        sim_tcp_changed(t);
 }
 
 static void
@@ -261,7 +154,8 @@ fail(struct sim_tcp *t, int sys)
     t->facts->reset |= sys == ECONNRESET || sys == EPIPE || sys == ECONNREFUSED;
     t->facts->timed_out |= sys == ETIMEDOUT;
     t->facts->over_ns = sim_now();
-    queue_free(&t->out);
+    t->unseen = t->state == SIM_SYN_SENT;
+    sim_queue_free(&t->out);
     sim_log("tcp %llu: error %d", (unsigned long long)t->id, sys);
     end(t);
 }
@@ -272,13 +166,22 @@ reset_peer(struct sim_tcp *t)
     transmit(t, RST | ACK, t->nxt, 0);
 }
 
-bool
-sim_tcp_port_is_taken(int host, uint16_t port)
+/* One of IPv6 that was not bound to an address of its own hears IPv4 as well. */
+static bool
+hears(const struct sim_tcp *t, int family)
 {
-    for (const struct sim_tcp *t = all; t != NULL; t = t->next)
-        if (t->host == host && t->port == port && t->state == SIM_LISTEN)
-            return true;
-    return false;
+    return t->family == family || (t->family == AF_INET6 && family == AF_INET && t->dual);
+}
+
+struct sim_tcp *
+sim_tcp_listener(int family, int host, uint16_t port)
+{
+    struct sim_tcp *t = all;
+
+    while (t != NULL &&
+           (t->state != SIM_LISTEN || t->host != host || t->port != port || !hears(t, family)))
+        t = t->next;
+    return t;
 }
 
 int
@@ -521,12 +424,18 @@ output(struct sim_tcp *t)
 size_t
 sim_tcp_room(const struct sim_tcp *t)
 {
+    if (t->local)
+        return sim_local_room(t);
     return t->send_room > t->out.len ? t->send_room - t->out.len : 0;
 }
 
 void
 sim_tcp_send(struct sim_tcp *t, const uint8_t *bytes, size_t n)
 {
+    if (t->local) {
+        sim_local_send(t, bytes, n);
+        return;
+    }
     sim_queue_add(&t->out, bytes, n);
     t->write_seq += n;
     t->facts->taken += n;
@@ -536,6 +445,8 @@ sim_tcp_send(struct sim_tcp *t, const uint8_t *bytes, size_t n)
 size_t
 sim_tcp_receive(struct sim_tcp *t, uint8_t *to, size_t n, bool take)
 {
+    if (t->local)
+        return sim_local_receive(t, to, n, take);
     n = sim_queue_get(&t->in, to, n, take);
     if (!take)
         return n;
@@ -550,6 +461,10 @@ sim_tcp_receive(struct sim_tcp *t, uint8_t *to, size_t n, bool take)
 void
 sim_tcp_shut_write(struct sim_tcp *t)
 {
+    if (t->local) {
+        sim_local_shut_write(t);
+        return;
+    }
     if (t->snd_shut)
         return;
     t->snd_shut = true;
@@ -561,7 +476,7 @@ sim_tcp_shut_write(struct sim_tcp *t)
         return;
     t->fin_queued = true;
     output(t);
-    changed(t);
+    sim_tcp_changed(t);
 }
 
 void
@@ -581,33 +496,46 @@ sim_tcp_connect(struct sim_tcp *t, int peer_host, uint16_t peer_port)
 /* ---- Receiving ----------------------------------------------------------------------------- */
 
 static struct sim_tcp *
-find_end(const struct packet *p)
+find_end(const struct sim_packet *p)
 {
     for (struct sim_tcp *t = all; t != NULL; t = t->next)
         if (t->state != SIM_LISTEN && t->state != SIM_CLOSED && t->host == p->to &&
             t->port == p->to_port && t->peer_host == p->from && t->peer_port == p->from_port)
             return t;
-    for (struct sim_tcp *t = all; t != NULL; t = t->next)
-        if (t->state == SIM_LISTEN && t->host == p->to && t->port == p->to_port)
-            return t;
-    return NULL;
+    return sim_tcp_listener(p->family, p->to, p->to_port);
 }
 
 static void
-refuse(const struct packet *p)
+refuse(const struct sim_packet *p)
 {
-    struct packet *answer;
+    struct sim_packet *answer;
 
     if ((p->flags & RST) != 0)
         return;
-    answer = packet_new(p->to, p->from, p->to_port, p->from_port, RST, 0);
+    answer = sim_packet_new(0);
+    answer->from = p->to;
+    answer->to = p->from;
+    answer->from_port = p->to_port;
+    answer->to_port = p->from_port;
+    answer->family = p->family;
+    answer->flags = RST;
     if ((p->flags & ACK) != 0) {
         answer->seq = p->ack;
     } else {
         answer->flags |= ACK;
         answer->ack = p->seq + p->len + 1;
     }
-    post(answer);
+    sim_post(answer);
+}
+
+const struct sim_tcp *
+sim_tcp_unseen(void)
+{
+    const struct sim_tcp *t = all;
+
+    while (t != NULL && (!t->unseen || t->file == NULL))
+        t = t->next;
+    return t;
 }
 
 int
@@ -635,7 +563,7 @@ sim_tcp_take_child(struct sim_tcp *listener)
 }
 
 static void
-on_syn(struct sim_tcp *listener, const struct packet *p)
+on_syn(struct sim_tcp *listener, const struct sim_packet *p)
 {
     struct sim_tcp *t;
 
@@ -645,7 +573,8 @@ on_syn(struct sim_tcp *listener, const struct packet *p)
     }
     if (sim_tcp_waiting(listener) > listener->backlog)
         return; /* The client asks again. */
-    t = sim_tcp_new(p->to);
+    t = sim_tcp_new(listener->family, p->to);
+    t->mapped = p->family != listener->family;
     t->listener = listener;
     t->peer_host = p->from;
     t->peer_port = p->from_port;
@@ -669,7 +598,7 @@ on_syn(struct sim_tcp *listener, const struct packet *p)
 }
 
 static void
-establish(struct sim_tcp *t, const struct packet *p)
+establish(struct sim_tcp *t, const struct sim_packet *p)
 {
     t->rtt_ns = t->retries == 0 ? sim_now() - t->first_sent_ns : 0;
     t->una = 1;
@@ -683,7 +612,7 @@ establish(struct sim_tcp *t, const struct packet *p)
 }
 
 static void
-on_syn_sent(struct sim_tcp *t, const struct packet *p)
+on_syn_sent(struct sim_tcp *t, const struct sim_packet *p)
 {
     if ((p->flags & RST) != 0) {
         if ((p->flags & ACK) != 0)
@@ -695,12 +624,13 @@ on_syn_sent(struct sim_tcp *t, const struct packet *p)
     t->rcv_nxt = 1;
     t->heard_ns = sim_now();
     establish(t, p);
+    t->unseen = true;
     acknowledge(t);
-    changed(t);
+    sim_tcp_changed(t);
 }
 
 static void
-on_reset(struct sim_tcp *t, const struct packet *p)
+on_reset(struct sim_tcp *t, const struct sim_packet *p)
 {
     /* RFC 5961: one that does not fit exactly is asked about. */
     if (p->seq != t->rcv_nxt) {
@@ -716,7 +646,7 @@ on_reset(struct sim_tcp *t, const struct packet *p)
 
 /* False: the connection is over. */
 static bool
-on_acknowledgement(struct sim_tcp *t, const struct packet *p)
+on_acknowledgement(struct sim_tcp *t, const struct sim_packet *p)
 {
     uint64_t n;
 
@@ -736,7 +666,7 @@ on_acknowledgement(struct sim_tcp *t, const struct packet *p)
     t->first_sent_ns = t->max > t->una ? sim_now() : 0;
     if (t->max > t->una)
         arm(t, rto(t));
-    changed(t);
+    sim_tcp_changed(t);
     if (!t->fin_queued || t->una != t->write_seq + 1)
         return true;
     t->facts->delivered = true;
@@ -786,7 +716,7 @@ on_fin(struct sim_tcp *t)
 
 /* False: the connection is over. */
 static bool
-on_data(struct sim_tcp *t, const struct packet *p)
+on_data(struct sim_tcp *t, const struct sim_packet *p)
 {
     uint64_t skip;
     size_t n;
@@ -814,12 +744,12 @@ on_data(struct sim_tcp *t, const struct packet *p)
     if ((p->flags & FIN) != 0 && p->seq + p->len == t->rcv_nxt)
         on_fin(t);
     acknowledge(t);
-    changed(t);
+    sim_tcp_changed(t);
     return true;
 }
 
 static void
-on_packet(struct sim_tcp *t, const struct packet *p)
+on_packet(struct sim_tcp *t, const struct sim_packet *p)
 {
     struct sim_tcp *listener = t->listener;
 
@@ -847,31 +777,25 @@ on_packet(struct sim_tcp *t, const struct packet *p)
             return;
         establish(t, p);
         if (listener != NULL)
-            changed(listener);
+            sim_tcp_changed(listener);
     }
     if (on_acknowledgement(t, p) && on_data(t, p))
         output(t);
 }
 
-static void
-arrive(void *arg, uint64_t number)
+void
+sim_tcp_arrive(const struct sim_packet *p)
 {
-    struct packet *p = arg;
     struct sim_tcp *t;
 
-    (void)number;
-    flying--;
-    if (!dead[p->to]) {
-        if ((t = find_end(p)) == NULL)
-            refuse(p);
-        else if (t->state == SIM_LISTEN)
-            on_syn(t, p);
-        else if (t->state == SIM_SYN_SENT)
-            on_syn_sent(t, p);
-        else
-            on_packet(t, p);
-    }
-    free(p);
+    if ((t = find_end(p)) == NULL)
+        refuse(p);
+    else if (t->state == SIM_LISTEN)
+        on_syn(t, p);
+    else if (t->state == SIM_SYN_SENT)
+        on_syn_sent(t, p);
+    else
+        on_packet(t, p);
 }
 
 /* ---- Readiness, and closing ---------------------------------------------------------------- */
@@ -883,6 +807,8 @@ sim_tcp_poll(const struct sim_tcp *t)
 
     if (t->state == SIM_LISTEN)
         return sim_tcp_waiting(t) > 0 ? POLLIN : 0;
+    if (t->local)
+        return sim_local_poll(t);
     if (t->error != 0)
         what |= POLLERR;
     if (t->state == SIM_CLOSED || (t->rcv_shut && t->snd_shut))
@@ -906,13 +832,15 @@ close_listener(struct sim_tcp *listener)
     while (t != NULL) {
         struct sim_tcp *next = t->next;
 
-        if (t->listener == listener) {
+        if (t->listener == listener && t->local) {
+            sim_local_close(t, true);
+        } else if (t->listener == listener) {
             reset_peer(t);
-            destroy(t);
+            sim_tcp_free(t);
         }
         t = next;
     }
-    destroy(listener);
+    sim_tcp_free(listener);
 }
 
 void
@@ -924,8 +852,12 @@ sim_tcp_close(struct sim_tcp *t)
         close_listener(t);
         return;
     }
+    if (t->local) {
+        sim_local_close(t, false);
+        return;
+    }
     if (t->state == SIM_CLOSED || t->state == SIM_SYN_SENT) {
-        destroy(t);
+        sim_tcp_free(t);
         return;
     }
     t->orphan = true;

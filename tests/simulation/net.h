@@ -1,6 +1,6 @@
-/* net.h: TCP as sockets.c uses it: one end of a connection, and what is done to it.
+/* net.h: one end of a connection, what is done to it, and the packets between two.
  *
- * What moves packets, and what they are, is net.c's alone.
+ * sockets.c is above, where calls come from; net.c is TCP, local.c unix sockets; link.c is below.
  */
 #ifndef TESTS_SIMULATION_NET_H
 #define TESTS_SIMULATION_NET_H
@@ -25,9 +25,11 @@ struct sim_queue {
     uint8_t *bytes;
     size_t start, len, room;
 };
+/* queue.c */
 void sim_queue_add(struct sim_queue *q, const uint8_t *bytes, size_t n);
 /* Copies at most n from the front, and with take throws them away. */
 size_t sim_queue_get(struct sim_queue *q, uint8_t *to, size_t n, bool take);
+void sim_queue_free(struct sim_queue *q);
 
 struct sim_option {
     int level, name, value;
@@ -38,9 +40,14 @@ struct sim_option {
 struct sim_tcp {
     uint64_t id;
     enum sim_state state;
+    int family;
+    bool mapped;          /* of IPv6, and its peer is not */
+    bool dual;            /* it hears both */
+    bool local;           /* a unix socket: host and most of what follows are of no meaning */
+    struct sim_tcp *peer; /* of a local one; NULL: it is gone */
     int host, peer_host;
     uint16_t port, peer_port;
-    bool bound;
+    bool unseen;           /* it is connected, or refused, and nobody has looked since */
     struct sim_file *file; /* NULL: closed by its program, or not accepted yet */
     bool orphan;
     struct sim_facts *facts;
@@ -75,8 +82,10 @@ struct sim_tcp {
     size_t n_options;
 };
 
-struct sim_tcp *sim_tcp_new(int host);
-bool sim_tcp_port_is_taken(int host, uint16_t port);
+struct sim_tcp *sim_tcp_new(int family, int host);
+void sim_tcp_free(struct sim_tcp *t);
+void sim_tcp_changed(struct sim_tcp *t);                               /* wakes who watches it */
+struct sim_tcp *sim_tcp_listener(int family, int host, uint16_t port); /* NULL: nobody listens */
 void sim_tcp_connect(struct sim_tcp *t, int peer_host, uint16_t peer_port);
 /* An accepted one, or NULL; and how many wait. */
 struct sim_tcp *sim_tcp_take_child(struct sim_tcp *listener);
@@ -90,5 +99,33 @@ void sim_tcp_set_keepalive(struct sim_tcp *t);
 /* As the kernel tells it: 7 is closed. */
 int sim_tcp_visible_state(const struct sim_tcp *t);
 bool sim_host_is_there(int host);
+
+/* ---- Unix sockets (local.c): the same, for those ------------------------------------------- */
+
+/* 0, or an errno. */
+int sim_local_connect(struct sim_tcp *t, uint16_t port);
+size_t sim_local_room(const struct sim_tcp *t);
+size_t sim_local_unread(const struct sim_tcp *t); /* by the peer */
+short sim_local_poll(const struct sim_tcp *t);
+void sim_local_send(struct sim_tcp *t, const uint8_t *bytes, size_t n);
+size_t sim_local_receive(struct sim_tcp *t, uint8_t *to, size_t n, bool take);
+void sim_local_shut_write(struct sim_tcp *t);
+void sim_local_close(struct sim_tcp *t, bool embryo);
+
+/* ---- Packets (link.c) ---------------------------------------------------------------------- */
+
+struct sim_packet {
+    int from, to, family;
+    uint16_t from_port, to_port;
+    unsigned flags;
+    uint64_t seq, ack, edge;
+    size_t len;
+    uint8_t bytes[];
+};
+struct sim_packet *sim_packet_new(size_t len);
+/* On its way, or lost. */
+void sim_post(struct sim_packet *p);
+/* net.c: one that has come. */
+void sim_tcp_arrive(const struct sim_packet *p);
 
 #endif

@@ -5,8 +5,9 @@
  * events that are due are equals, among which the generator chooses. When there are none the clock
  * moves.
  *
- * The lock of the core is a place to hand over, too: locks are taken without blocking here, and who
- * finds one taken waits for it as for anything else.
+ * The locks of the core are places to hand over, too, before they are taken and after they are
+ * dropped: they are taken without blocking here, and who finds one taken waits for it as for
+ * anything else.
  */
 #include "sim.h"
 
@@ -32,16 +33,18 @@
 /* Turns without any time passing: beyond that somebody spins. */
 #define MAX_TURNS 100000
 #define MAX_LINES 1000000
+#define MAX_STALL_NS (100 * SIM_MS)
 #define MAX_SPAN_NS (24 * 3600 * SIM_S)
 
 struct sim_thread {
     char name[24];
     int host;
     sem_t baton;
-    bool waits, daemon;
+    bool waits;
     bool (*ready)(void *arg);
     void *arg;
     int64_t until_ns;
+    bool cores; /* the core has started it */
     void *(*run)(void *arg);
     void *run_arg;
     const char *promised;
@@ -71,10 +74,14 @@ static int log_to = -1;
 static pthread_key_t last_words;
 static _Thread_local struct sim_thread *self;
 static bool quiet;
+static void (*look_first)(void);
+static size_t n_stalled;
+static int64_t excused_until_ns; /* the end of the latest stall */
 
 int __real_pthread_create(pthread_t *id, const pthread_attr_t *attr, void *(*fn)(void *),
                           void *arg);
 int __real_pthread_mutex_lock(pthread_mutex_t *m);
+int __real_pthread_mutex_unlock(pthread_mutex_t *m);
 int __real_clock_gettime(clockid_t clock, struct timespec *ts);
 int __real_clock_nanosleep(clockid_t clock, int flags, const struct timespec *span,
                            struct timespec *rest);
@@ -86,6 +93,7 @@ ssize_t __real_getrandom(void *buf, size_t len, unsigned flags);
 int __wrap_pthread_create(pthread_t *id, const pthread_attr_t *attr, void *(*fn)(void *),
                           void *arg);
 int __wrap_pthread_mutex_lock(pthread_mutex_t *m);
+int __wrap_pthread_mutex_unlock(pthread_mutex_t *m);
 int __wrap_clock_gettime(clockid_t clock, struct timespec *ts);
 int __wrap_clock_nanosleep(clockid_t clock, int flags, const struct timespec *span,
                            struct timespec *rest);
@@ -244,10 +252,12 @@ advance(void)
 {
     int64_t to = n_events > 0 ? events[0].at_ns : SIM_NEVER;
 
+    if (look_first != NULL && n_stalled == 0)
+        look_first();
     for (size_t i = 0; i < n_threads; i++)
         to = threads[i]->until_ns < to ? threads[i]->until_ns : to;
     for (size_t i = 0; i < n_threads; i++)
-        if (threads[i]->promised != NULL && threads[i]->by_ns < to)
+        if (n_stalled == 0 && threads[i]->promised != NULL && threads[i]->by_ns < to)
             sim_violation("%s was to be back from %s by %lld.%09lld s, and still waits",
                           threads[i]->name, threads[i]->promised,
                           (long long)((threads[i]->by_ns - EPOCH_NS) / SIM_S),
@@ -333,11 +343,47 @@ sim_yield(void)
         hand_over();
 }
 
+/* A processor is somebody else's for a while. Who may have to wait for this thread is excused. */
+static void
+stall(void)
+{
+    int64_t span = sim_between(0, sim_chance(500) ? SIM_MS : MAX_STALL_NS);
+
+    for (size_t i = 0; i < n_threads; i++)
+        if (threads[i]->promised != NULL && threads[i]->by_ns < SIM_NEVER - span)
+            threads[i]->by_ns += span;
+    if (now_ns + span > excused_until_ns)
+        excused_until_ns = now_ns + span;
+    n_stalled++;
+    (void)sim_wait(NULL, NULL, now_ns + span);
+    n_stalled--;
+}
+
 void
 sim_maybe_yield(void)
 {
-    if (self != NULL && sim_chance(sim_settings.preempt))
+    if (self == NULL)
+        return;
+    if (sim_chance(sim_settings.preempt))
         hand_over();
+    if (sim_chance(sim_settings.stalled))
+        stall();
+}
+
+long
+sim_done(long rv)
+{
+    int sys = errno;
+
+    sim_maybe_yield();
+    errno = sys;
+    return rv;
+}
+
+void
+sim_before_time_passes(void (*look)(void))
+{
+    look_first = look;
 }
 
 void
@@ -367,7 +413,7 @@ sim_promise_sooner(struct sim_thread *t, const char *what, int64_t by_ns)
 void
 sim_promise_kept(void)
 {
-    if (self->by_ns < now_ns)
+    if (self->by_ns < now_ns && excused_until_ns < now_ns)
         sim_violation("back from %s %lld ns late", self->promised,
                       (long long)(now_ns - self->by_ns));
     self->promised = NULL;
@@ -381,6 +427,12 @@ sim_self(void)
     return self;
 }
 
+bool
+sim_is_cores(const struct sim_thread *t)
+{
+    return t->cores;
+}
+
 int
 sim_host(void)
 {
@@ -388,7 +440,7 @@ sim_host(void)
 }
 
 const char *
-sim_name(const struct sim_thread *t)
+sim_thread_name(const struct sim_thread *t)
 {
     return t->name;
 }
@@ -456,6 +508,7 @@ __wrap_pthread_create(pthread_t *id, const pthread_attr_t *attr, void *(*fn)(voi
         return __real_pthread_create(id, attr, fn, arg);
     (void)snprintf(name, sizeof(name), "core-%zu", n_made);
     t = thread_new(name, self->host);
+    t->cores = true;
     t->run = fn;
     t->run_arg = arg;
     sim_log("starts %s", name);
@@ -536,7 +589,7 @@ is_free(void *arg)
 {
     if (pthread_mutex_trylock(arg) != 0)
         return false;
-    (void)pthread_mutex_unlock(arg);
+    (void)__real_pthread_mutex_unlock(arg);
     return true;
 }
 
@@ -549,6 +602,12 @@ __wrap_pthread_mutex_lock(pthread_mutex_t *m)
     while (pthread_mutex_trylock(m) != 0)
         (void)sim_wait(is_free, m, SIM_NEVER);
     return 0;
+}
+
+int
+__wrap_pthread_mutex_unlock(pthread_mutex_t *m)
+{
+    return (int)sim_done(__real_pthread_mutex_unlock(m));
 }
 
 int

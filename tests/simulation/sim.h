@@ -7,11 +7,12 @@
  * Threads are real ones, of which exactly one runs at a time; it hands over where it waits, and at
  * other calls by chance. No work takes time. When nobody can go on, the clock is set to the next
  * moment at which something happens, so a call with a deadline ends at its deadline to the
- * nanosecond, or breaks its promise.
+ * nanosecond, or breaks its promise. In some worlds threads stall as well, for a time: then all
+ * that they could have held up are excused until they go on.
  *
- * sched.c has the threads, the clock and the log; fds.c the descriptors, epoll and poll; net.c the
- * network and its TCP; sockets.c the calls on sockets; world.c what is done with the core, and what
- * it promised; simulate.c runs seeds.
+ * sched.c has the threads, the clock and the log; fds.c the descriptors, epoll and poll; link.c the
+ * network, net.c its TCP, local.c unix sockets; sockets.c the calls on sockets; world.h what is
+ * done with the core, and what it promised; simulate.c runs seeds.
  */
 #ifndef TESTS_SIMULATION_SIM_H
 #define TESTS_SIMULATION_SIM_H
@@ -32,13 +33,18 @@
 /* What a seed decides once. Chances are of a thousand. */
 struct sim_settings {
     unsigned preempt;              /* that a call which need not wait hands over */
+    unsigned stalled;              /* that it does not go on for a while, though it could */
+    bool stalls;                   /* or did so before it was calm */
     unsigned interrupted;          /* that a wait ends by a signal */
     unsigned cut;                  /* that a call moves fewer bytes than it could */
     unsigned loss;                 /* that a packet is lost */
     int64_t latency_ns, jitter_ns; /* of a packet */
     size_t buffer;                 /* of a socket, in each direction */
     int descriptors;               /* how many there are */
+    bool ipv6;                     /* whether the kernel has it */
+    unsigned slow_names;           /* that a name takes long; half of that: it is not found */
 };
+#define SIM_NAME_NS (100 * SIM_MS) /* a lookup that is not slow, at most */
 extern struct sim_settings sim_settings;
 
 uint64_t sim_random(void);
@@ -70,13 +76,19 @@ struct sim_thread;
 
 void sim_spawn(const char *name, int host, void (*fn)(void *arg), void *arg);
 struct sim_thread *sim_self(void);
-int sim_host(void); /* where this thread runs */
-const char *sim_name(const struct sim_thread *t);
+bool sim_is_cores(const struct sim_thread *t); /* the core has started it */
+int sim_host(void);                            /* where this thread runs */
+const char *sim_thread_name(const struct sim_thread *t);
 void sim_yield(void);
 void sim_maybe_yield(void);
 /* Until ready(arg) or the time; false: the time came first. */
 bool sim_wait(bool (*ready)(void *arg), void *arg, int64_t until_ns);
+/* At the end of a call: by chance somebody else is next before its result is used. Returns rv, and
+ * keeps errno. */
+long sim_done(long rv);
 void sim_sleep(int64_t span_ns);
+/* look() whenever nobody can go on, before the clock moves: who waits then waits on. */
+void sim_before_time_passes(void (*look)(void));
 /* Threads that have not ended, but for the one that runs the world. */
 size_t sim_live_threads(void);
 
@@ -107,11 +119,12 @@ struct sim_file {
 int sim_open(enum sim_kind kind, int flags, struct sim_file **ret_file);
 struct sim_file *sim_file(int number); /* NULL: there is none */
 bool sim_is_ours(int number);          /* not a real one */
+short sim_poll(int number);            /* what poll(2) would say of it */
 void sim_wake(struct sim_file *f);
 size_t sim_open_numbers(void);
 void sim_log_open(void);
 
-/* ---- Network (net.c) ----------------------------------------------------------------------- */
+/* ---- Network ----------------------------------------------------------------------- */
 
 #define SIM_HOSTS 16
 
@@ -131,9 +144,20 @@ struct sim_facts {
 const struct sim_facts *sim_facts(int number);
 
 uint32_t sim_ip(int host); /* in network order */
+/* The address of a host; a unix socket's name, which is no host's. */
+socklen_t sim_name(int family, int host, uint16_t port, struct sockaddr_storage *ret_name);
 void sim_cut(int from, int to, bool down);
-void sim_kill(int host); /* it neither sends nor hears any more */
+void sim_heal_all(void);
+void sim_lose_ipv6(void); /* its packets are lost from now on */
+void sim_kill(int host);  /* it neither sends nor hears any more */
+/* A socket that has been connected, or refused, since somebody looked at it last; NULL: none. */
+const struct sim_tcp *sim_tcp_unseen(void);
+/* An accepted one, or NULL; and how many wait. */
+struct sim_tcp *sim_tcp_take_child(struct sim_tcp *listener);
+int sim_tcp_waiting(const struct sim_tcp *listener);
 size_t sim_endpoints(void);
+bool sim_has_room(int number);        /* a listener's queue */
+bool sim_is_spoken_to(uint16_t port); /* somebody sends there, until it is acknowledged */
 size_t sim_packets(void);
 
 short sim_tcp_poll(const struct sim_tcp *t);

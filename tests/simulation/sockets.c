@@ -1,6 +1,8 @@
-/* sockets.c: the calls on sockets, over net.c.
+/* sockets.c: the calls on sockets, over net.c and local.c.
  *
- * IPv4 and streams, all of them non-blocking: where a call of a program's would wait, it polls.
+ * Streams of IPv4, IPv6 and unix sockets, all of them non-blocking: where a call of a program's
+ * would wait, it polls. A host has one address of each family; a unix socket has an abstract name,
+ * in which stands a number in the place of a port, and belongs to no host.
  */
 #include "net.h"
 
@@ -12,10 +14,15 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/uio.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define ANY_HOST (-2)
 
 int __wrap_socket(int family, int type, int protocol);
 int __wrap_bind(int fd, const struct sockaddr *sa, socklen_t len);
@@ -30,6 +37,7 @@ int __wrap_getsockname(int fd, struct sockaddr *sa, socklen_t *len);
 int __wrap_ioctl(int fd, unsigned long request, ...);
 ssize_t __wrap_recv(int fd, void *buf, size_t len, int flags);
 ssize_t __wrap_recvmsg(int fd, struct msghdr *msg, int flags);
+ssize_t __wrap_sendfile(int fd, int file, off_t *offset, size_t len);
 ssize_t __wrap_send(int fd, const void *buf, size_t len, int flags);
 ssize_t __wrap_sendmsg(int fd, const struct msghdr *msg, int flags);
 
@@ -65,26 +73,73 @@ sim_facts(int number)
 
 /* ---- Names --------------------------------------------------------------------------------- */
 
+static const uint8_t prefix[12] = {0xfd}, mapped[12] = {[10] = 0xff, [11] = 0xff};
+
+socklen_t
+sim_name(int family, int host, uint16_t port, struct sockaddr_storage *ret_name)
+{
+    const uint32_t ip = sim_ip(host);
+    struct sockaddr_in6 in6 = {.sin6_family = AF_INET6, .sin6_port = htons(port)};
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons(port)};
+    struct sockaddr_un un = {.sun_family = AF_UNIX};
+
+    memset(ret_name, 0, sizeof(*ret_name));
+    if (family == AF_UNIX) {
+        memcpy(un.sun_path + 1, &port, sizeof(port));
+        memcpy(ret_name, &un, sizeof(un));
+        return port == 0 ? sizeof(un.sun_family)
+                         : offsetof(struct sockaddr_un, sun_path) + 1 + sizeof(port);
+    }
+    if (family == AF_INET6) {
+        memcpy(&in6.sin6_addr, prefix, sizeof(prefix));
+        memcpy((uint8_t *)&in6.sin6_addr + sizeof(prefix), &ip, sizeof(ip));
+        memcpy(ret_name, &in6, sizeof(in6));
+        return sizeof(in6);
+    }
+    in.sin_addr.s_addr = ip;
+    memcpy(ret_name, &in, sizeof(in));
+    return sizeof(in);
+}
+
+/* No host: an address that is none's, or ANY_HOST. */
 static int
 read_name(const struct sockaddr *sa, uint16_t *ret_port)
 {
+    struct sockaddr_in6 in6;
     struct sockaddr_in in;
+    uint32_t ip;
 
+    if (sa->sa_family == AF_UNIX) {
+        memcpy(ret_port, ((const struct sockaddr_un *)(const void *)sa)->sun_path + 1,
+               sizeof(*ret_port));
+        return 0;
+    }
+    if (sa->sa_family == AF_INET6) {
+        memcpy(&in6, sa, sizeof(in6));
+        *ret_port = ntohs(in6.sin6_port);
+        memcpy(&ip, (const uint8_t *)&in6.sin6_addr + sizeof(prefix), sizeof(ip));
+        if (IN6_IS_ADDR_UNSPECIFIED(&in6.sin6_addr))
+            return ANY_HOST;
+        return memcmp(&in6.sin6_addr, prefix, sizeof(prefix)) == 0 ? (int)(ntohl(ip) - 0x0a000001U)
+                                                                   : -1;
+    }
     memcpy(&in, sa, sizeof(in));
     *ret_port = ntohs(in.sin_port);
     return (int)(ntohl(in.sin_addr.s_addr) - 0x0a000001U);
 }
 
 static int
-write_name(int host, uint16_t port, struct sockaddr *sa, socklen_t *len)
+write_name(const struct sim_tcp *t, int host, uint16_t port, struct sockaddr *sa, socklen_t *len)
 {
-    struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons(port)};
+    struct sockaddr_storage name;
+    socklen_t n = sim_name(t->family, host, port, &name);
 
-    in.sin_addr.s_addr = sim_ip(host);
     if (sa == NULL)
         return 0;
-    memcpy(sa, &in, *len < sizeof(in) ? *len : sizeof(in));
-    *len = sizeof(in);
+    if (t->mapped)
+        memcpy(&((struct sockaddr_in6 *)(void *)&name)->sin6_addr, mapped, sizeof(mapped));
+    memcpy(sa, &name, *len < n ? *len : n);
+    *len = n;
     return 0;
 }
 
@@ -98,13 +153,14 @@ is_connected(const struct sim_tcp *t)
 int
 __wrap_getpeername(int fd, struct sockaddr *sa, socklen_t *len)
 {
-    const struct sim_tcp *t = tcp_of(fd);
+    struct sim_tcp *t = tcp_of(fd);
 
     if (t == NULL)
         return -1;
+    t->unseen = false;
     if (!is_connected(t))
         return refuse(ENOTCONN);
-    return write_name(t->peer_host, t->peer_port, sa, len);
+    return (int)sim_done(write_name(t, t->peer_host, t->peer_port, sa, len));
 }
 
 int
@@ -112,10 +168,25 @@ __wrap_getsockname(int fd, struct sockaddr *sa, socklen_t *len)
 {
     const struct sim_tcp *t = tcp_of(fd);
 
-    return t == NULL ? -1 : write_name(t->host, t->port, sa, len);
+    return t == NULL ? -1 : write_name(t, t->host, t->port, sa, len);
 }
 
-/* One name: the server's, and a host where nobody listens, in any order, after any time. */
+static struct addrinfo *
+add_address(struct addrinfo *list, int family, int host)
+{
+    struct addrinfo *one = calloc(1, sizeof(*one) + sizeof(struct sockaddr_storage));
+
+    if (one == NULL)
+        abort();
+    one->ai_family = family;
+    one->ai_socktype = SOCK_STREAM;
+    one->ai_addr = (struct sockaddr *)(void *)(one + 1);
+    one->ai_addrlen = sim_name(family, host, 0, (struct sockaddr_storage *)(void *)one->ai_addr);
+    one->ai_next = list;
+    return one;
+}
+
+/* One name: the server's, and hosts where nobody listens, in any order, after any time. */
 int
 __wrap_getaddrinfo(const char *host, const char *service, const struct addrinfo *hints,
                    struct addrinfo **ret_list)
@@ -124,26 +195,15 @@ __wrap_getaddrinfo(const char *host, const char *service, const struct addrinfo 
     int others = (int)sim_below(3), at = (int)sim_between(0, others);
 
     (void)service;
-    sim_sleep(sim_chance(100) ? sim_between(0, 20 * SIM_S) : sim_between(0, 100 * SIM_MS));
+    sim_sleep(sim_chance(sim_settings.slow_names) ? sim_between(0, 20 * SIM_S)
+                                                  : sim_between(0, SIM_NAME_NS));
     sim_log("looks up %s, family %d", host, hints->ai_family);
-    if (hints->ai_family == AF_INET6)
+    if (hints->ai_family == AF_INET6 && !sim_settings.ipv6)
         return EAI_NONAME;
-    if (sim_chance(50))
+    if (sim_chance(sim_settings.slow_names / 2))
         return EAI_AGAIN;
-    for (int i = 0; i <= others; i++) {
-        struct addrinfo *one = calloc(1, sizeof(*one) + sizeof(struct sockaddr_in));
-        socklen_t len = sizeof(struct sockaddr_in);
-
-        if (one == NULL)
-            abort();
-        one->ai_family = AF_INET;
-        one->ai_socktype = SOCK_STREAM;
-        one->ai_addrlen = len;
-        one->ai_addr = (struct sockaddr *)(void *)(one + 1);
-        (void)write_name(i == at ? 0 : SIM_HOSTS - 1 - i, 0, one->ai_addr, &len);
-        one->ai_next = list;
-        list = one;
-    }
+    for (int i = 0; i <= others; i++)
+        list = add_address(list, hints->ai_family, i == at ? 0 : SIM_HOSTS - 1 - i);
     *ret_list = list;
     return 0;
 }
@@ -182,14 +242,15 @@ __wrap_socket(int family, int type, int protocol)
 
     (void)protocol;
     sim_maybe_yield();
-    if (family != AF_INET || (type & SOCK_STREAM) == 0)
+    if ((family != AF_INET && family != AF_UNIX && (family != AF_INET6 || !sim_settings.ipv6)) ||
+        (type & SOCK_STREAM) == 0)
         return refuse(EAFNOSUPPORT);
     if ((fd = sim_open(SIM_SOCKET, type, &f)) >= 0) {
-        f->tcp = sim_tcp_new(sim_host());
+        f->tcp = sim_tcp_new(family, family == AF_UNIX ? 0 : sim_host());
         f->tcp->file = f;
     }
     sim_log("socket -> %d", fd);
-    return fd;
+    return (int)sim_done(fd);
 }
 
 int
@@ -203,9 +264,10 @@ __wrap_bind(int fd, const struct sockaddr *sa, socklen_t len)
     if (t == NULL)
         return -1;
     host = read_name(sa, &port);
-    if (host != t->host)
+    t->dual = host == ANY_HOST;
+    if (host != t->host && !t->dual)
         return refuse(EADDRNOTAVAIL);
-    if (port != 0 && sim_tcp_port_is_taken(host, port))
+    if (port != 0 && sim_tcp_listener(t->family, t->host, port) != NULL)
         return refuse(EADDRINUSE);
     t->port = port;
     sim_log("bind %d %u", fd, port);
@@ -242,8 +304,13 @@ __wrap_connect(int fd, const struct sockaddr *sa, socklen_t len)
         return refuse(ENETUNREACH);
     if (t->state != SIM_CLOSED)
         return refuse(t->state == SIM_SYN_SENT ? EALREADY : EISCONN);
-    sim_tcp_connect(t, host, port);
-    return refuse(EINPROGRESS);
+    if (!t->local) {
+        sim_tcp_connect(t, host, port);
+        return (int)sim_done(refuse(EINPROGRESS));
+    }
+    if ((errno = sim_local_connect(t, port)) != 0)
+        return -1;
+    return (int)sim_done(0);
 }
 
 int
@@ -266,9 +333,9 @@ __wrap_accept4(int fd, struct sockaddr *sa, socklen_t *len, int flags)
         sim_log("accept %d: no descriptor", fd);
         return refuse(EMFILE);
     }
-    (void)write_name(child->peer_host, child->peer_port, sa, len);
+    (void)write_name(child, child->peer_host, child->peer_port, sa, len);
     sim_log("accept %d -> %d, tcp %llu", fd, number, (unsigned long long)child->id);
-    return number;
+    return (int)sim_done(number);
 }
 
 int
@@ -286,7 +353,15 @@ __wrap_shutdown(int fd, int how)
         t->rcv_shut = true;
     if (how != SHUT_RD)
         sim_tcp_shut_write(t);
-    return 0;
+    return (int)sim_done(0);
+}
+
+bool
+sim_has_room(int number)
+{
+    const struct sim_tcp *t = tcp_of(number);
+
+    return t != NULL && t->state == SIM_LISTEN && sim_tcp_waiting(t) <= t->backlog;
 }
 
 /* ---- Options ------------------------------------------------------------------------------- */
@@ -347,7 +422,7 @@ __wrap_setsockopt(int fd, int level, int name, const void *value, socklen_t len)
     else if (level == IPPROTO_TCP && name == TCP_USER_TIMEOUT)
         t->user_timeout_ms = v;
     sim_tcp_set_keepalive(t);
-    return 0;
+    return (int)sim_done(0);
 }
 
 static int
@@ -355,13 +430,15 @@ get_info(const struct sim_tcp *t, void *value, socklen_t *len)
 {
     struct tcp_info info = {.tcpi_state = (uint8_t)sim_tcp_visible_state(t)};
 
+    if (t->local)
+        return refuse(EOPNOTSUPP);
     if (t->state == SIM_LISTEN) {
         info.tcpi_sacked = (uint32_t)t->backlog;
         info.tcpi_unacked = (uint32_t)sim_tcp_waiting(t);
     }
     *len = *len < sizeof(info) ? *len : sizeof(info);
     memcpy(value, &info, *len);
-    return 0;
+    return (int)sim_done(0);
 }
 
 static int
@@ -391,21 +468,23 @@ __wrap_getsockopt(int fd, int level, int name, void *value, socklen_t *len)
         return 0;
     }
     kept = option(t, level, name, false);
-    if (level == SOL_SOCKET && name == SO_ERROR)
+    if (level == SOL_SOCKET && name == SO_ERROR) {
+        t->unseen = false;
         v = take_error(t);
-    else if (level == SOL_SOCKET && name == SO_TYPE)
+    }
+    if (level == SOL_SOCKET && name == SO_TYPE)
         v = SOCK_STREAM;
     else if (level == SOL_SOCKET && name == SO_DOMAIN)
-        v = AF_INET;
+        v = t->family;
     else if (level == SOL_SOCKET && name == SO_PROTOCOL)
-        v = IPPROTO_TCP;
+        v = t->local ? 0 : IPPROTO_TCP;
     else if (level == SOL_SOCKET && name == SO_ACCEPTCONN)
         v = t->state == SIM_LISTEN;
     else if (kept != NULL)
         v = level == SOL_SOCKET && (name == SO_SNDBUF || name == SO_RCVBUF) ? 2 * *kept : *kept;
     memcpy(value, &v, sizeof(v));
     *len = sizeof(v);
-    return 0;
+    return (int)sim_done(0);
 }
 
 /* What has not been acknowledged; an end counts as one. */
@@ -423,11 +502,13 @@ __wrap_ioctl(int fd, unsigned long request, ...)
         return -1;
     if (request == SIOCINQ)
         *value = (int)t->in.len;
+    else if (request == SIOCOUTQ && t->local)
+        *value = (int)sim_local_unread(t);
     else if (request == SIOCOUTQ)
         *value = t->una == 0 ? 0 : (int)(t->write_seq + (t->fin_queued ? 1 : 0) - t->una);
     else
         sim_violation("ioctl %lx is not simulated", request);
-    return 0;
+    return (int)sim_done(0);
 }
 
 /* ---- Bytes --------------------------------------------------------------------------------- */
@@ -467,7 +548,7 @@ __wrap_recv(int fd, void *buf, size_t len, int flags)
         return -1;
     n = receive(t, buf, len, flags);
     sim_log("recv %d %zu %x -> %zd (%d)", fd, len, flags, n, n < 0 ? errno : 0);
-    return n;
+    return sim_done(n);
 }
 
 ssize_t
@@ -475,6 +556,8 @@ __wrap_recvmsg(int fd, struct msghdr *msg, int flags)
 {
     size_t i = 0;
 
+    if ((flags & MSG_ERRQUEUE) != 0) /* Nobody has asked for anything to be told there. */
+        return refuse(EAGAIN);
     while (i + 1 < msg->msg_iovlen && msg->msg_iov[i].iov_len == 0)
         i++;
     msg->msg_controllen = 0;
@@ -486,6 +569,10 @@ __wrap_recvmsg(int fd, struct msghdr *msg, int flags)
 static ssize_t
 check_output(struct sim_tcp *t)
 {
+    if (t->local && t->snd_shut) {
+        t->facts->reset |= t->peer == NULL; /* What was to be sent has nowhere to go. */
+        return refuse(EPIPE);
+    }
     if (t->error != 0)
         return refuse(take_error(t));
     if (t->snd_shut || t->state == SIM_CLOSED || t->state == SIM_LISTEN)
@@ -518,7 +605,7 @@ __wrap_sendmsg(int fd, const struct msghdr *msg, int flags)
         n = (ssize_t)sent;
     }
     sim_log("send %d %x -> %zd (%d)", fd, flags, n, n < 0 ? errno : 0);
-    return n;
+    return sim_done(n);
 }
 
 ssize_t
@@ -528,4 +615,28 @@ __wrap_send(int fd, const void *buf, size_t len, int flags)
     const struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
 
     return __wrap_sendmsg(fd, &msg, flags);
+}
+
+ssize_t
+__wrap_sendfile(int fd, int file, off_t *offset, size_t len)
+{
+    uint8_t bytes[16384];
+    struct sim_tcp *t;
+    size_t room;
+    ssize_t n;
+
+    sim_maybe_yield();
+    if ((t = tcp_of(fd)) == NULL)
+        return -1;
+    if ((n = check_output(t)) == 0) {
+        room = cut(sim_tcp_room(t));
+        room = room < sizeof(bytes) ? room : sizeof(bytes);
+        n = pread(file, bytes, len < room ? len : room, *offset);
+        if (n > 0) {
+            sim_tcp_send(t, bytes, (size_t)n);
+            *offset += n;
+        }
+    }
+    sim_log("sendfile %d -> %zd (%d)", fd, n, n < 0 ? errno : 0);
+    return sim_done(n);
 }

@@ -15,6 +15,7 @@
 #include "../../csrc/stream/linger.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
@@ -865,6 +866,22 @@ tell_everything(void)
     return rv;
 }
 
+/* The same of one connection. */
+static hs_err
+tell_one(const struct hs_conn *c)
+{
+    char request[64], *text = NULL;
+    size_t len = 0;
+    hs_err rv;
+
+    (void)snprintf(request, sizeof(request), "connection %" PRIu64, hs_conn_id(c));
+    rv = hs_report_asked(request, NULL, &text, &len);
+    if (rv == HS_OK && (len == 0 || text[0] != '{' || text[len - 1] != '}'))
+        rv = WRONG;
+    free(text);
+    return rv;
+}
+
 static hs_err
 report_all(void)
 {
@@ -878,7 +895,8 @@ report_all(void)
         hs_conn_set_site(c, HS_MADE_ADOPT, site, 1);
         hs_conn_set_phase(c, hs_service_id(s), HS_PHASE_BUSY);
         hs_call_site_leaked(site, c);
-        rv = tell_everything();
+        if ((rv = tell_everything()) == HS_OK)
+            rv = tell_one(c);
     }
     if (c != NULL && hs_conn_detach(c, NULL, &plain_fd) != HS_OK)
         rv = WRONG;

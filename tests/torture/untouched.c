@@ -263,6 +263,9 @@ GUARD(__wrap_hs_service_new, __real_hs_service_new,
       (enum hs_service_kind kind, const char *name, uint64_t limit, struct hs_error *err,
        struct hs_service **ret_s),
       (kind, name, limit, err, ret_s), ret_s, ret_s)
+GUARD(__wrap_hs_report_asked, __real_hs_report_asked,
+      (const char *request, struct hs_error *err, char **ret_text, size_t *ret_len),
+      (request, err, ret_text, ret_len), ret_text, ret_len)
 GUARD(__wrap_hs_report, __real_hs_report,
       (enum hs_report_kind kind, struct hs_error *err, char **ret_text, size_t *ret_len),
       (kind, err, ret_text, ret_len), ret_text, ret_len)

@@ -1,7 +1,8 @@
 """Time and memory of `hardsock-tune check all`, beside sysctl -a and systemd-sysctl --cat-config.
 
-Reads only. Prints the best and the median of many runs, and the peak of resident memory, also that
-of a program that does nothing (what libc and the loader cost).
+Reads only. Prints the best and the median of many runs, what they took of the processor (which others
+that run at the same time lengthen less), and the peak of resident memory, also those of a program that
+does nothing (what libc and the loader cost).
 """
 
 from __future__ import annotations
@@ -45,16 +46,17 @@ int main(int argc, char **argv)
         return 1;
     wait4(pid, &status, 0, &use);
     clock_gettime(CLOCK_MONOTONIC, &b);
-    printf("%f %ld\n", (b.tv_sec - a.tv_sec) + (b.tv_nsec - a.tv_nsec) / 1e9, use.ru_maxrss);
+    printf("%f %ld %f\n", (b.tv_sec - a.tv_sec) + (b.tv_nsec - a.tv_nsec) / 1e9, use.ru_maxrss,
+           (use.ru_utime.tv_sec + use.ru_stime.tv_sec) + (use.ru_utime.tv_usec + use.ru_stime.tv_usec) / 1e6);
     return 0;
 }
 """
 
 
-def run(launcher: str, command: list[str]) -> tuple[float, int]:
-    """Seconds, and KiB of resident memory at its peak."""
-    seconds, peak = subprocess.check_output([launcher, *command], text=True).split()
-    return float(seconds), int(peak)
+def run(launcher: str, command: list[str]) -> tuple[float, int, float]:
+    """Seconds, KiB of resident memory at its peak, and seconds of the processor."""
+    seconds, peak, used = subprocess.check_output([launcher, *command], text=True).split()
+    return float(seconds), int(peak), float(used)
 
 
 def measure(launcher: str, name: str, command: list[str]) -> None:
@@ -63,9 +65,10 @@ def measure(launcher: str, name: str, command: list[str]) -> None:
         return
     runs = [run(launcher, command) for _ in range(RUNS)]
     times = [r[0] * 1000 for r in runs]
+    used = [r[2] * 1000 for r in runs]
     print(
         f"  {name:<34} best {min(times):6.2f} ms  median {statistics.median(times):6.2f} ms"
-        f"  {max(r[1] for r in runs):6d} KiB"
+        f"  processor {statistics.median(used):6.2f} ms  {max(r[1] for r in runs):6d} KiB"
     )
 
 

@@ -54,14 +54,19 @@ DEFAULTS = {
 
 
 def tune(
-    *args: object, env: dict[str, str] | None = None, root: Path | None = None
+    *args: object,
+    env: dict[str, str] | None = None,
+    root: Path | None = None,
+    cwd: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run the program with a clean environment."""
     command = [str(BINARY), *map(str, args)]
     if root is not None:
         command += ["--root", str(root)]
     environment = {"PATH": os.environ["PATH"], "LC_ALL": "C", **(env or {})}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=60, cwd=cwd
+    )
 
 
 def answer(*args: object, **kwargs: Any) -> Any:
@@ -89,9 +94,13 @@ class Root:
     def get(self, key: str) -> str:
         return " ".join(self.file(key).read_text().split())
 
-    def listen(self, *ports: int) -> None:
+    def listen(self, *ports: int, inode: int = 0) -> None:
         lines = ["  sl  local_address rem_address   st"]
-        lines += [f"   {i}: 00000000:{p:04X} 00000000:0000 0A 0" for i, p in enumerate(ports)]
+        zeros = "00000000:00000000 00:00000000 00000000 0 0"
+        lines += [
+            f"   {i}: 00000000:{p:04X} 00000000:0000 0A {zeros} {inode and inode + i} 1 0 100"
+            for i, p in enumerate(ports)
+        ]
         (self.path / "proc/net/tcp").write_text("\n".join(lines) + "\n")
 
     def tree(self) -> dict[str, str]:

@@ -518,10 +518,10 @@ def test_profiles_agree_where_one_value_meets_both(
 
 
 def test_ports_to_reserve_follow_the_range_of_another_profile(root: Root, tmp_path: Path) -> None:
-    root.listen(8080, 40000)
+    root.listen(8080, 1080)
     file = profile(tmp_path / "p.yaml", "net.ipv4.ip_local_port_range: {value: 2048 65535}")
     assert root.tune("apply", "baseline", file).returncode == OK
-    assert root.get("net/ipv4/ip_local_reserved_ports") == "8080,40000"
+    assert root.get("net/ipv4/ip_local_reserved_ports") == "8080"
 
 
 def test_rules_between_keys_hold_for_all_profiles_together(root: Root, tmp_path: Path) -> None:

@@ -77,6 +77,57 @@ def test_checking_everything_takes_few_instructions(
     assert int(count[1].replace(",", "")) <= 20_000_000
 
 
+def calls(ns: Namespace, *command: str) -> list[str]:
+    """The system calls of a program, a line each."""
+    strace = shutil.which("strace")
+    with available():
+        if strace is None:
+            raise Unavailable("no strace")
+    return ns.exec([strace, "-v", "-qq", *command], timeout=120).stderr.splitlines()
+
+
+def test_everything_is_asked_once(ns: Namespace, root: Root) -> None:
+    """Each key is read once, each folder listed once, and whether a key may be written is one call;
+    but for the one that tells the first namespace, before anything is remembered.
+    """
+    for name in ("all", "default", *(f"eth{n}" for n in range(10))):
+        for key in ("rp_filter", "accept_redirects", "log_martians", "send_redirects"):
+            root.put(f"net/ipv4/conf/{name}/{key}", "0")
+    made = calls(ns, str(BINARY), "check", "all", "--root", str(root.path))
+    made = [line for line in made if "RESOLVE_BENEATH" in line or line.startswith("faccessat2(")]
+    again = {line.split('"')[1] for line in made if made.count(line) > 1}
+    assert again <= {"net/core/netdev_max_backlog"}
+    assert len(made) > 100
+    assert len([line for line in made if '"net/ipv4/conf"' in line]) == 1
+
+
+FEW, MANY = "32768 60999", "50000 50019"
+
+
+@pytest.mark.parametrize("ports", [FEW, MANY])
+def test_single_connections_are_asked_for_only_where_they_could_run_out(
+    ns: Namespace, ports: str
+) -> None:
+    """The kernel walks a hash of 262,144 buckets for them, twice."""
+    with available():
+        if shutil.which("strace") is None:
+            raise Unavailable("no strace")
+    asked = ns.run(ASKED, ports, str(BINARY))
+    assert "TCP_LISTEN" in asked
+    assert ("TCP_ESTABLISHED" in asked) == (ports == MANY)
+
+
+ASKED = """
+import socket, subprocess
+from hardsock.lab import inside
+inside.write_sysctl("net.ipv4.ip_local_port_range", args[0])
+server = socket.create_server(("127.0.0.1", 8080))
+held = [(socket.create_connection(("127.0.0.1", 8080)), server.accept()) for _ in range(6)]
+command = ["strace", "-v", "-e", "trace=sendto", args[1], "check"]
+result = subprocess.run(command, capture_output=True, text=True).stderr
+"""
+
+
 def rows(remote: int, local: int, state: str, number: int) -> list[str]:
     """Lines of /proc/net/tcp, of sockets with local ports in a row."""
     return [

@@ -84,6 +84,53 @@ def test_a_finding_has_the_age_of_its_first_sight_without_a_break(
     assert again["age_seconds"] < 100
 
 
+def test_a_port_where_a_third_socket_listens_is_a_services(root: Root, tmp_path: Path) -> None:
+    history = tmp_path / "history"
+
+    def found(*inodes: int) -> str:
+        root.listen(*[40000] * len(inodes), inode=inodes[0])
+        got = root.answer("check", "--strict", "--history", history)
+        (finding,) = got["findings"]
+        assert got["exit"] == (DRIFT if finding["id"] == "ports-overlap" else OK)
+        return str(finding["id"])
+
+    # 12 and 13 share it: while one of them is there, nobody came anew.
+    sockets = [(11,), (11,), (12, 13), (12,), (14,), (14,), (15,)]
+    assert [found(*one) for one in sockets] == ["ports-unreserved"] * 4 + ["ports-overlap"] * 3
+    root.listen()
+    assert root.answer("check", "--history", history)["findings"] == []
+    assert found(16) == "ports-unreserved"
+
+
+def test_the_boot_and_the_namespace_of_a_port_count(root: Root, tmp_path: Path) -> None:
+    history = tmp_path / "history"
+    check = ("check", "--history", history)
+
+    def again(word: str, port: str) -> None:
+        text = re.sub(rf"^{word} .*$", f"{word} other", history.read_text(), flags=re.MULTILINE)
+        history.write_text(text)
+        root.tune(*check)
+        assert f"\nport {port}\n" in history.read_text()
+
+    root.listen(40000, inode=11)
+    root.tune(*check)
+    again("boot", "40000 2048 2")
+    again("namespace", "40000 2048 1")
+
+
+def test_of_many_ports_and_of_unknown_sockets_nothing_is_concluded(
+    root: Root, tmp_path: Path
+) -> None:
+    """Among many that come and go some meet a port again by chance."""
+    history = tmp_path / "history"
+    for ports in (range(40000, 40033), [40000]):
+        for inode in (100, 200, 300, 400):
+            root.listen(*ports, inode=inode if len(ports) > 1 else 0)
+            got = root.answer("check", "--history", history)
+            assert [f["id"] for f in got["findings"]] == ["ports-unreserved"]
+        assert "\nport " not in history.read_text()
+
+
 def test_without_a_history_nothing_is_written_and_nothing_has_an_age(root: Root) -> None:
     root.listen(40000)
     before = sorted(p for p in root.path.rglob("*"))
@@ -113,6 +160,11 @@ def test_counters_of_another_boot_or_namespace_begin_anew(
      "hardsock-tune history 1\nboot -\nnamespace -\nat 1\nend\n",
      "hardsock-tune history 1\nboot -\nnamespace -\ncount x -5\nend\n",
      "hardsock-tune history 1\nboot -\nnamespace -\nseen x y\nend\n",
+     "hardsock-tune history 1\nboot -\nnamespace -\nport 65536 1 1\nend\n",
+     "hardsock-tune history 1\nboot -\nnamespace -\nport 1 9223372036854775808 1\nend\n",
+     "hardsock-tune history 1\nboot -\nnamespace -\nport 1 1 0\nend\n",
+     "hardsock-tune history 1\nboot -\nnamespace -\nport 1 1\nend\n",
+     "hardsock-tune history 1\nboot -\nnamespace -\n" + "port 1 1 1\n" * 33 + "end\n",
      "hardsock-tune history 1\nboot -\nnamespace -\nend\nmore\n",
      "hardsock-tune history 2\nboot -\nnamespace -\nend\n",
      "hardsock-tune history 1\nboot -\0\nnamespace -\nend\n"],

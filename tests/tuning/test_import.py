@@ -6,7 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support_tune import DRIFT, OK, PROFILE, USAGE, Root, answer, tune
+from support_tune import BINARY, DRIFT, OK, PROFILE, USAGE, Root, answer, tune
+
+from hardsock.lab import Namespace
+
+APPLY = """
+import subprocess
+from hardsock.lab import inside
+inside.check_isolated("net")
+def run(*words):
+    return subprocess.run([args[0], *words, "--state", args[2]], capture_output=True).returncode
+def get(name):
+    return inside.read_sysctl("net.ipv4." + name)
+result = [run("apply", args[1]), get("tcp_fin_timeout"), get("tcp_ecn"), run("revert"),
+          get("tcp_fin_timeout")]
+"""
 
 
 def imported(*args: object, **kwargs: Any) -> dict[str, tuple[str, str]]:
@@ -44,6 +58,97 @@ def test_what_is_set_at_boot_is_read_in_the_order_of_the_loaders(root: Root) -> 
     )
     assert root.tune("import", "--system=sysv").returncode == USAGE
     assert root.tune("import", "--system", "x.conf").returncode == USAGE
+
+
+# As systemd ships it: a pattern for interfaces, without conf.all, and two that may fail.
+SYSTEMD = """
+net.ipv4.conf.default.rp_filter = 2
+net.ipv4.conf.*.rp_filter = 2
+-net.ipv4.conf.all.rp_filter
+-net.ipv4.ping_group_range = 0 2147483647
+-net.core.default_qdisc = fq_codel
+fs.protected_hardlinks = 1
+"""
+
+
+def test_exclusions_from_patterns_and_what_may_fail_keep_their_meaning(
+    root: Root, tmp_path: Path
+) -> None:
+    file = tmp_path / "50-default.conf"
+    file.write_text(SYSTEMD)
+    rows = {row["key"]: row for row in answer("import", file)["settings"]}
+    assert rows["net.ipv4.conf.all.rp_filter"]["constraint"] == "excluded"
+    assert [key for key, row in rows.items() if row["optional"]] == [
+        "net.ipv4.ping_group_range", "net.core.default_qdisc",
+    ]  # fmt: skip
+    done = tune("import", file)
+    assert (done.returncode, done.stderr) == (OK, "")
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(done.stdout)
+    assert tune("lint", mine).returncode == OK
+    root.put("fs/protected_hardlinks", "1")
+    for name in ("all", "default", "eth0"):
+        root.put(f"net/ipv4/conf/{name}/rp_filter", "0")
+    # Neither of the two that may fail is there.
+    assert root.tune("check", "--strict=missing", mine).returncode == DRIFT
+    assert root.tune("apply", mine).returncode == OK
+    assert [root.get(f"net/ipv4/conf/{n}/rp_filter") for n in ("all", "default", "eth0")] == [
+        "0", "2", "2",
+    ]  # fmt: skip
+    assert root.tune("check", "--strict=missing", mine).returncode == OK
+    # And so at the next boot, here, in an image and by another tool.
+    (root.path / "etc").mkdir(exist_ok=True)
+    assert root.tune("persist", mine).returncode == OK
+    (tmp_path / "image/etc").mkdir(parents=True)
+    assert tune("persist", mine, root=tmp_path / "image").returncode == OK
+    exported = tune("export", "--to", "sysctl.d", mine).stdout
+    for text in (
+        *(
+            (p / "etc/sysctl.d/90-hardsock.conf").read_text()
+            for p in (root.path, tmp_path / "image")
+        ),
+        exported,
+    ):
+        lines = text.splitlines()
+        assert "net.ipv4.conf.*.rp_filter = 2" in lines
+        assert "-net.ipv4.conf.all.rp_filter" in lines
+        assert "net.ipv4.conf.default.rp_filter = 2" in lines
+    assert "-net.core.default_qdisc = fq_codel" in exported.splitlines()
+    assert root.tune("conflicts", mine).returncode == OK
+
+
+@pytest.mark.parametrize(
+    ("text", "kept", "said"),
+    [
+        # One of each name holds, an exclusion as well as a value.
+        ("-net.ipv4.tcp_sack\nnet.ipv4.tcp_sack = 0\n", {"net.ipv4.tcp_sack"}, "is set again by"),
+        ("net.ipv4.tcp_sack = 0\n-net.ipv4.tcp_sack\n", set(), "is taken back by"),
+        ("net.ipv4.conf.*.rp_filter = 1\n-net.ipv4.conf.*.rp_filter\n", set(), "is taken back by"),
+        # Of a pattern, and of no pattern that is taken: nothing is excluded.
+        ("net.ipv4.conf.*.rp_filter = 1\n-net.ipv4.conf.e*.rp_filter\n",
+         {"net.ipv4.conf.*.rp_filter"}, "excludes nothing"),
+        ("net.ipv4.conf.e*.rp_filter = 1\n-net.ipv4.conf.eth0.rp_filter\n", set(),
+         "excludes nothing"),
+    ],
+)  # fmt: skip
+def test_the_last_of_a_name_holds_and_what_excludes_nothing_is_told(
+    tmp_path: Path, text: str, kept: set[str], said: str
+) -> None:
+    file = tmp_path / "a.conf"
+    file.write_text("vm.swappiness = 1\n" + text)
+    assert set(imported(file)) == kept | {"vm.swappiness"}
+    assert said in tune("import", file).stderr
+
+
+def test_an_optional_key_that_the_kernel_refuses_is_left_out(ns: Namespace, tmp_path: Path) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text(
+        "name: t\nsummary: s\nsettings:\n"
+        "  net.ipv4.tcp_fin_timeout: {value: 30, why: w}\n"
+        "  net.ipv4.tcp_ecn: {value: 77, optional: true, why: w}\n"
+    )
+    done = ns.run(APPLY, str(BINARY), str(file), str(tmp_path / "state"))
+    assert done == [OK, "30", "2", OK, "60"], "set, refused, and all taken back"
 
 
 def test_two_names_of_one_variable_are_one(tmp_path: Path) -> None:

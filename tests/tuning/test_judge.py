@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
-from support_tune import DRIFT, OK, PROFILE, SYSTEM, TOP, USAGE, answer, tune
+from support_tune import DRIFT, OK, PROFILE, SYSTEM, TOP, USAGE, answer, profile, tune
+
+DUBIOUS = sorted((Path(__file__).parent / "dubious").glob("*.conf"))
 
 LINES = [
     # What the line is, the line, the verdict, a word of the reason.
@@ -18,7 +21,15 @@ LINES = [
     ("vm", "vm.swappiness = 10", "fine", None),
     ("harmful", "net.ipv4.tcp_timestamps = 0", "harmful", None),
     ("gone", "net.ipv4.tcp_tw_recycle = 1", "pointless", "cannot be set"),
-    ("range", "net.ipv4.tcp_mem = 1 2 3", "range", "range"),
+    ("range", "net.ipv4.tcp_frto = 9", "range", "range"),
+    ("nothing known", "net.ipv4.tcp_base_mss = 1200", "unjudged", "neither harm nor good"),
+    ("looked into", "net.ipv4.tcp_mtu_probing = 1", "fine", "black hole"),
+    ("falling", "net.ipv4.ip_local_port_range = 60000 50000", "invalid", "rise"),
+    ("many ports", "net.ipv4.ip_local_reserved_ports = 1-65000", "harmful", "reserved"),
+    ("some ports", "net.ipv4.ip_local_reserved_ports = 80,8080-8090", "fine", None),
+    ("larger than numbers", "kernel.shmmax = 18446744073692774399", "fine", "start with"),
+    ("a bit", "net.ipv4.tcp_fastopen = 1027", "doubtful", "0x400"),
+    ("caches", "vm.drop_caches = 3", "doubtful", "action"),
     ("comment", "vm.swappiness = 10  # low", "doubtful", "comment"),
     ("comment in a word", "net.core.default_qdisc = fq # fair", "invalid", "comment"),
     ("secret", "net.ipv4.tcp_fastopen_key = 0-0-0-0", "doubtful", "secret"),
@@ -47,7 +58,8 @@ def test_each_line_has_its_verdict(
     assert (row["verdict"], row["line"], row["file"]) == (verdict, 2, str(file))
     assert word is None or word in row["text"]
     assert got["counts"][verdict] == 1
-    code = {"fine": OK, "harmful": PROFILE, "invalid": PROFILE}.get(verdict, DRIFT)
+    codes = {"fine": OK, "unjudged": OK, "harmful": PROFILE, "invalid": PROFILE}
+    code = codes.get(verdict, DRIFT)
     assert got["exit"] == tune("judge", file).returncode == code
     assert tune("judge", "--strict", file).returncode == (OK if code == OK else PROFILE)
 
@@ -104,6 +116,79 @@ def test_a_profile_is_judged_by_its_settings(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((TOP / "tuning/profiles").glob("*.yaml")))
 def test_our_own_profiles_hold_nothing_harmful(path: Path) -> None:
     assert tune("judge", path).returncode == OK
+
+
+@pytest.mark.parametrize("path", DUBIOUS, ids=[path.stem for path in DUBIOUS])
+def test_each_line_of_a_guide_has_the_verdict_that_stands_above_it(path: Path) -> None:
+    wanted = {}
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        if line.startswith("#: "):
+            wanted[number + 1] = line.removeprefix("#: ")
+    got = answer("judge", path)
+    assert {row["line"]: row["verdict"] for row in got["lines"]} == wanted
+    assert got["counts"] == {
+        name: sum(verdict == name for verdict in wanted.values()) for name in got["counts"]
+    }
+    for row in got["lines"]:
+        assert row["text"] or row["verdict"] == "fine", row
+
+
+def test_the_guides_hold_a_hundred_dubious_lines_and_more() -> None:
+    verdicts = re.findall(r"^#: (\w+)$", "".join(p.read_text() for p in DUBIOUS), re.MULTILINE)
+    assert len([v for v in verdicts if v not in ("fine", "unjudged")]) > 100
+
+
+def test_no_value_is_called_fine_that_nothing_is_known_of(tmp_path: Path) -> None:
+    """Of every key that is known, a value that nobody would think of."""
+    keys = [row["key"] for row in answer("list", "--keys")["keys"]]
+    file = tmp_path / "all.conf"
+    file.write_text("".join(f"{key} = 77\n" for key in keys))
+    fine = {row["key"] for row in answer("judge", file)["lines"] if row["verdict"] == "fine"}
+    (tmp_path / "empty/proc/sys").mkdir(parents=True)
+    known = answer("explain", *keys, root=tmp_path / "empty")["answers"]
+    said = {row["key"] for row in known if row.get("fine") is not None}
+    assert fine - said == set()
+    assert len(said) > 150
+
+
+def test_what_is_not_judged_counts_where_that_is_asked_for(tmp_path: Path) -> None:
+    file = tmp_path / "a.conf"
+    file.write_text("net.ipv4.tcp_base_mss = 1200\nnet.core.somaxconn = 4096\n")
+    done = tune("judge", file)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (OK, "1 fine, 1 unjudged")
+    assert tune("judge", "--strict", file).returncode == OK
+    assert tune("judge", "--strict=unjudged", file).returncode == PROFILE
+    assert "unjudged" in tune("judge", "-q", file).stdout
+
+
+def test_a_doubt_whose_risk_is_named_is_weighed_and_told(tmp_path: Path) -> None:
+    file = profile(tmp_path / "p.yaml", "net.ipv4.tcp_tw_reuse: {value: 1}")
+    got = answer("judge", file)
+    (row,) = got["lines"]
+    assert (row["verdict"], got["exit"], got["counts"]["weighed"]) == ("weighed", OK, 1)
+    assert "timestamps of both ends" in row["text"]
+    assert "the profile says of its risk: r" in row["text"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "verdict"),
+    [
+        # A bound is doubtful only where everything that meets it is.
+        ("net.core.somaxconn: {at_least: 1024}", "unjudged"),
+        ("net.core.somaxconn: {at_least: 8192}", "fine"),
+        ("net.core.rmem_max: {at_least: 999999999}", "weighed"),
+        ("vm.swappiness: {at_most: 0}", "weighed"),
+        ("net.ipv4.tcp_keepalive_time: {range: [60, 600]}", "fine"),
+        ("net.ipv4.tcp_mtu_probing: {one_of: [0, 2]}", "weighed"),
+        ("net.ipv4.ip_local_reserved_ports: {contains: [listening]}", "fine"),
+        ("net.ipv4.tcp_base_mss: {value: 1200}", "unjudged"),
+    ],
+)
+def test_constraints_are_judged_by_what_they_allow(
+    tmp_path: Path, setting: str, verdict: str
+) -> None:
+    (row,) = answer("judge", profile(tmp_path / "p.yaml", setting))["lines"]
+    assert row["verdict"] == verdict, row
 
 
 def test_several_files_are_told_apart_and_quiet_hides_what_is_fine(tmp_path: Path) -> None:

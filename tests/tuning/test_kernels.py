@@ -185,6 +185,33 @@ def test_what_words_alone_tell_is_no_question(
     assert question not in answers(kernel(tmp_path, *records), path)
 
 
+def test_what_is_left_out_is_no_failure_where_it_is_told() -> None:
+    runs = said_runs()
+    left_out = {"apply cis": 1, "check cis": 1, "child apply container": 10}
+    lines = [f"STATUS|{name}|{left_out.get(name, 0)}" for name in runs]
+    told = [f"OUTPUT|{name}|x: left out: y" for name in left_out if "apply" in name]
+    assert boot.wrong_runs([*lines, *told]) == []
+    assert boot.wrong_runs([*lines, told[0]]) == [
+        "child apply container: 10, but nothing was left out"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("version", "child", "said"),
+    [("5.10.0-32", None, ""), ("5.10.0-32", "644", "written in a child namespace, but global"),
+     ("6.1.0-50", "644", ""), ("6.1.0-50", None, "absent in a child namespace, but namespace")],
+)  # fmt: skip
+def test_the_scope_of_older_kernels_is_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, child: str | None, said: str
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "KERNEL", version)
+    path = "net/ipv4/icmp_msgs_per_sec"
+    folder = kernel(tmp_path, *key(path, "1000", child=child))
+    got = answers(folder, path)["scope"]
+    assert got.startswith(said), got
+    assert bool(got) == bool(said), got
+
+
 def test_what_the_note_or_the_rules_tell_agrees(tmp_path: Path) -> None:
     start = "net/ipv4/ip_unprivileged_port_start"
     folder = kernel(tmp_path, *key(start, "1024"), f"RANGE|{start}|65535|refused")
@@ -240,20 +267,31 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+def said_runs() -> list[str]:
+    """The names of what the guest runs."""
+    runs = [f"{what} {name}" for name in boot.profiles() for what in ("apply", "check", "revert")]
+    runs += [f"child {what} container" for what in ("apply", "check", "revert")]
+    return [*runs, "version", "check all", "explain", "child check", "child explain"]
+
+
 def said(tmp_path: Path) -> list[str]:
     """What a whole run says, of a kernel that has every key as its entry says."""
     lines = [f"KERNEL|{KERNEL}|480000"]
-    for path, fact in agreement.facts(BINARY, agreement.known_paths(BINARY)).items():
+    known = agreement.facts(BINARY, agreement.known_paths(BINARY))
+    by_memory = agreement.computed(BINARY, observe.Report(KERNEL, memory=480000), known)
+    for path, fact in known.items():
         if not path.startswith("net/") or fact.default is None or fact.module is not None:
             continue
         there = agreement.existence(fact, KERNEL, True, set()) == ""
         if there and fact.scope != "none":
             value = agreement.default_of(fact.default, path, KERNEL).replace("empty", "")
+            value = by_memory.get(path, value)
             mode = "444" if fact.read_only else "644"
-            child = {"namespace": mode, "global": None}.get(fact.scope, "444")
+            child = {"namespace": mode, "global": None}.get(agreement.scope_of(fact, KERNEL), "444")
             lines += key(path, value, mode, child)
-    profiles = [*boot.profiles(), "container in a child"]
-    return [*lines, *(f"SAME|{name}|{boot.SMALLEST}" for name in profiles), "DONE|9.5"]
+    trees = [*boot.profiles(), "child container", "container in a child"]
+    lines += [f"SAME|{name}|{boot.SMALLEST}" for name in trees]
+    return [*lines, *(f"STATUS|{name}|0" for name in said_runs()), "DONE|9.5"]
 
 
 def run(machine: Path, lines: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
@@ -277,7 +315,16 @@ def test_check_kernels_passes_when_everything_agrees(
         (r"^DONE.*", "NOTE|cut off", "did not come to its end"),
         (r"^SAME\|baseline\|.*", "DIFFERS|baseline|-/proc/sys/net/x:1", "DIFFERS|baseline"),
         (r"^SAME\|baseline\|.*", "SAME|baseline|12", "settings trees restored"),
+        (r"^SAME\|child container\|.*", "SAME|child container|12", "settings trees restored"),
+        (r"^SAME\|child container\|.*", "DIFFERS|child container|-x", "DIFFERS|child container"),
+        (r"^STATUS\|apply baseline\|0", "STATUS|apply baseline|5", "apply baseline: 5, not 0 or 1"),
+        (r"^STATUS\|apply baseline\|0", "STATUS|apply baseline|1", "nothing was left out"),
+        (r"^STATUS\|check baseline\|0", "STATUS|check baseline|1", "check baseline: 1, not 0"),
+        (r"^STATUS\|revert redis\|0", "STATUS|revert redis|9", "revert redis: 9, not 0"),
+        (r"^STATUS\|revert redis\|0", "NOTE|x", "revert redis: was not run"),
+        (r"^STATUS\|child revert container\|0", "NOTE|x", "child revert container: was not run"),
         (r"^(KEY\|first\|net/core/somaxconn\|644\|).*", r"\g<1>7", "default: 7, not 4096"),
+        (r"^(KEY\|first\|net/ipv4/tcp_max_tw_buckets\|644\|).*", r"\g<1>7", "7, not 2048 by its"),
         (r"^(KEY\|\w+\|net/core/)somaxconn\|", r"\g<1>somaxconns|", "there, but not known"),
         (r"^(KEY\|)child(\|net/core/somaxconn\|)", r"\g<1>first\2", "absent in a child"),
     ],

@@ -15,6 +15,7 @@ import yaml
 from support_tune import DRIFT, OK, TOP, Root, tune
 
 MAKE = ["make", "-s", "-C", str(TOP / "tuning")]
+"""Of the tool alone; packages are targets of the top, too."""
 
 
 def need(*names: str) -> None:
@@ -32,7 +33,7 @@ def run(*command: object, **env: str) -> subprocess.CompletedProcess[str]:
 
 
 def build(target: str, out: Path) -> Path:
-    done = run(*MAKE, target, f"PACKAGES={out}")
+    done = run("make", "-s", "-C", TOP, target, f"PACKAGES={out}")
     assert done.returncode == OK, done.stderr
     (package,) = out.iterdir()
     return package

@@ -23,7 +23,7 @@ def test_report_is_typed_and_complete(root: Root) -> None:
     assert {s.key for s in report.drift} >= {"net.core.somaxconn", "net.ipv4.tcp_migrate_req"}
     first = next(s for s in report.drift if s.key == "net.core.somaxconn")
     assert (first.current, first.wanted, first.constraint) == ("4096", "65535", "at_least")
-    assert [f.id for f in report.findings] == ["ports-overlap"]
+    assert [f.id for f in report.findings] == ["ports-unreserved"]
 
 
 def test_strict_may_name_classes(root: Root) -> None:

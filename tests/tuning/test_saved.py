@@ -41,6 +41,30 @@ def test_its_kernel_is_the_one_in_the_file(tmp_path: Path) -> None:
     assert tune("check", "--from", old).returncode == OK
 
 
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [
+        # A list of settings tells the memory by the number of threads, or the hash itself.
+        ({"kernel__threads-max": "1870"}, OK),
+        ({"net__ipv4__tcp_ehash_entries": "2048"}, OK),
+        ({"kernel__threads-max": "9999"}, DRIFT),
+        ({}, DRIFT),
+    ],
+)
+def test_a_small_stock_machine_passes_the_baseline(
+    tmp_path: Path, more: dict[str, str], code: int
+) -> None:
+    file = save(
+        tmp_path / "a.txt",
+        kernel__osrelease="4.15.0-213-generic",
+        net__core__somaxconn="128",
+        net__ipv4__tcp_max_tw_buckets="1024",
+        net__ipv4__tcp_max_orphans="1024",
+        **more,
+    )
+    assert tune("check", "--strict", "--from", file).returncode == code
+
+
 def test_a_key_that_is_not_in_the_file_is_missing_with_that_reason(tmp_path: Path) -> None:
     file = save(tmp_path / "a.txt", net__ipv4__tcp_sack=None)
     got = settings(answer("check", "--from", file))["net.ipv4.tcp_sack"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import re
 import struct
 import subprocess
 import termios
@@ -69,25 +70,53 @@ def test_without_a_terminal_columns_decides(columns: str, widest: int) -> None:
     assert widest - 25 <= longest <= widest
 
 
+GUIDE = "net.ipv4.tcp_timestamps = 0\nnet.core.somaxconn = 4096\nnet.ipv4.tcp_tw_reuse = 1\nhello\n"
+SITE = """name: site
+summary: What our services want, which is a line that no narrow screen has room for.
+settings:
+  net.ipv4.tcp_tw_reuse: {value: 1, why: w, risk: Old packets may pass for new ones.}
+  net.ipv4.ip_local_port_range: {value: 1024 65535, why: w}
+  net.ipv4.nonsense: 1
+"""
+ARGS = {
+    "check": ["busy-server"], "explain": ["tcp_rmem", "EADDRNOTAVAIL"], "list": [],
+    "show": ["redis"], "lint": ["./site.yaml"], "judge": ["guide.conf"], "recommend": [],
+    "diff": ["busy-server"], "apply": ["busy-server"], "revert": [], "status": [],
+    "persist": ["busy-server"], "unpersist": [], "conflicts": ["busy-server"],
+    "export": ["--to", "sysctl.d", "high-churn-client"], "import": ["guide.conf"],
+}  # fmt: skip
+# What is a file to be, or names a place in one, is as wide as files are.
+FILES = ("lint", "recommend", "diff", "export", "import")
+
+
+def test_every_command_has_an_output_for_each_width() -> None:
+    told = re.findall(r"^  ([a-z]+) ", tune("--help").stdout, re.MULTILINE)
+    assert sorted(ARGS) == sorted(told)
+
+
 @pytest.mark.parametrize("columns", [40, 80, 200])
-@pytest.mark.parametrize("command", ["check", "explain", "show", "recommend", "judge"])
+@pytest.mark.parametrize("command", ARGS)
 def test_output_at_that_width_is_the_golden_one(
     root: Root, tmp_path: Path, command: str, columns: int
 ) -> None:
     root.put("net/ipv4/tcp_sack", "0")
     root.listen(40000)
     (root.path / "proc/net/softnet_stat").write_text("00001234 0000001f 00000000\n")
-    conf = tmp_path / "v.conf"
-    conf.write_text("net.ipv4.tcp_timestamps = 0\nnet.core.somaxconn = 4096\nhello\n")
-    args: dict[str, list[object]] = {
-        "check": ["busy-server"], "explain": ["tcp_rmem", "EADDRNOTAVAIL"], "show": ["redis"],
-        "recommend": [], "judge": [conf],
-    }  # fmt: skip
-    done = root.tune(command, *args[command], env={"COLUMNS": str(columns)})
-    text = done.stdout.replace(str(tmp_path), "DIR")
-    lines = [line for line in text.splitlines() if "DIR" not in line]
-    if command != "recommend":  # A file to be, as wide as files are.
-        assert [line for line in lines if len(line) > columns and may_break(line)] == []
+    (root.path / "etc/sysctl.d").mkdir(parents=True)
+    (root.path / "etc/sysctl.d/99-last.conf").write_text("net.core.somaxconn = 128\n")
+    (tmp_path / "guide.conf").write_text(GUIDE)
+    (tmp_path / "site.yaml").write_text(SITE)
+    if command in ("revert", "status"):
+        root.tune("apply", "busy-server")
+        root.put("net/core/somaxconn", "1000")
+    if command == "unpersist":
+        root.tune("persist", "busy-server")
+    done = root.tune(command, *ARGS[command], env={"COLUMNS": str(columns)}, cwd=tmp_path)
+    text = (done.stdout + done.stderr).replace(str(root.path), "ROOT")
+    text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "TIME", text)
+    text = re.sub(r"\b[0-9a-f]{16}\b", "HASH", text)
+    wide = [line for line in done.stdout.splitlines() if len(line) > columns and may_break(line)]
+    assert command in FILES or [line for line in wide if str(root.path) not in line] == []
     golden = Path(__file__).parent / "golden" / f"{command}.{columns}"
     if os.environ.get("HARDSOCK_UPDATE_GOLDEN"):
         golden.write_text(text)

@@ -15,7 +15,7 @@ KEY = re.compile(r"\b((?:net|kernel|vm|fs|dev)[./][\w./*-]*\w)(?=\"?\s*[:=,]|\"?
 # File, settings imported, lines left out.
 FILES = [
     ("distribution.conf", 2, 0),
-    ("systemd.conf", 5, 3),
+    ("systemd.conf", 6, 2),
     ("benchmark.conf", 6, 2),
     ("hardened.conf", 9, 1),
     ("node.conf", 11, 0),

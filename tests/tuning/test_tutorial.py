@@ -44,6 +44,7 @@ class Machine:
         root.put("net/core/somaxconn", "128")
         root.put("net/ipv4/tcp_sack", "0")
         root.listen(40000)
+        (root.path / "proc/net/softnet_stat").write_text("00001234 0000001f 00000000\n")
         self.here = root.path
         for name, text in (("guide.conf", GUIDE), ("site.yaml", SITE)):
             (self.here / name).write_text(text)
@@ -58,11 +59,8 @@ class Machine:
             text = (self.here / words[1]).read_text()
         else:
             assert words[0] == "hardsock-tune"
-            files = ("./site.yaml", "guide.conf", "history")
-            args = [str(self.here / w) if w in files else w for w in words[1:]]
-            done = self.root.tune(*args, env={"COLUMNS": "80"})
+            done = self.root.tune(*words[1:], env={"COLUMNS": "80"}, cwd=self.here)
             text = done.stdout + done.stderr
-        text = text.replace(f"{self.here}/guide", "guide").replace(f"{self.here}/site", "./site")
         return re.sub(r"\b[0-9a-f]{16}$", "...", text.replace(str(self.here), ""), flags=re.M)
 
 

@@ -49,14 +49,14 @@ def test_a_waiver_changes_nothing_of_what_apply_does(root: Root) -> None:
 
 
 def test_a_waiver_that_has_ended_is_a_finding_where_it_is_still_needed(root: Root) -> None:
-    waivers(root, one("net.ipv4.tcp_sack", LAST_YEAR) + one("ports-overlap", LAST_YEAR))
+    waivers(root, one("net.ipv4.tcp_sack", LAST_YEAR) + one("ports-unreserved", LAST_YEAR))
     assert root.answer("check")["findings"] == [], "nothing needs them"
     root.put("net/ipv4/tcp_sack", "0")
     root.listen(40000)
     got = root.answer("check")
     assert (got["exit"], "drift" in status_of(got, "net.ipv4.tcp_sack")) == (DRIFT, True)
     ended = [f["subject"] for f in got["findings"] if f["id"] == "waiver-ended"]
-    assert ended == ["net.ipv4.tcp_sack", "ports-overlap"]
+    assert ended == ["net.ipv4.tcp_sack", "ports-unreserved"]
 
 
 def test_today_is_the_last_day_of_a_waiver(root: Root) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
-from support_tune import BINARY, OK, PROFILE, TOP, USAGE, Root, answer, tune
+from support_tune import BINARY, DRIFT, OK, PROFILE, TOP, USAGE, Root, answer, tune
 
 
 @pytest.mark.parametrize(
@@ -40,6 +43,20 @@ def test_an_error_is_answered_with_the_settings_behind_it(seen: str) -> None:
 def test_a_line_of_a_log_is_answered(line: str, symptom: str) -> None:
     (row,) = answer("explain", line)["answers"]
     assert row["symptom"] == symptom
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ECONNABORTED", "EPIPE", "EHOSTUNREACH", "ENETUNREACH", "EPERM", "EACCES", "ECONNRESET",
+     "ECONNREFUSED", "ETIMEDOUT", "EADDRINUSE", "EADDRNOTAVAIL", "EMFILE", "ENFILE", "ENOBUFS",
+     "ENOSPC", "EAGAIN", "ENOMEM"],
+)  # fmt: skip
+def test_an_error_is_known_by_its_name_and_by_what_strerror_says(name: str) -> None:
+    message = os.strerror(getattr(errno, name))
+    for seen in (name, message, f"write: {message}"):
+        (row,) = answer("explain", seen)["answers"]
+        assert (row["symptom"], row["message"]) == (name, message), seen
+    assert name in {row["symptom"] for row in answer("list", "--symptoms")["symptoms"]}
 
 
 def test_every_symptom_is_listed_and_names_known_keys() -> None:
@@ -138,7 +155,49 @@ def test_the_manual_has_an_example_of_each_command(name: str) -> None:
     text = (TOP / "tuning/man/hardsock-tune.8").read_text()
     examples = text[text.index(".Sh EXAMPLES") :]
     assert re.search(rf"^\.Dl .*hardsock-tune {name}\b", examples, re.MULTILINE)
-    assert re.search(rf"^\.It Cm {name}\b", text, re.MULTILINE)
+
+
+def sections() -> dict[str, str]:
+    """The part of the manual page about each command."""
+    text = (TOP / "tuning/man/hardsock-tune.8").read_text()
+    commands = text[text.index(".Sh COMMANDS") : text.index(".Sh OPTIONS")]
+    parts = re.split(r"^\.Ss ", commands, flags=re.MULTILINE)[1:]
+    return {part.split("\n", 1)[0]: part for part in parts}
+
+
+# What each example ends with on a machine that has nothing but defaults.
+EXAMPLES = {
+    "check": DRIFT, "explain": OK, "list": OK, "show": OK, "lint": PROFILE, "judge": PROFILE,
+    "recommend": OK, "diff": DRIFT, "apply": OK, "revert": OK, "status": OK, "persist": OK,
+    "unpersist": OK, "conflicts": OK, "export": DRIFT, "import": DRIFT,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMMANDS.split())
+def test_each_command_has_a_section_whose_example_runs(
+    name: str, root: Root, tmp_path: Path
+) -> None:
+    section = sections()[name]
+    assert re.search(rf"^\.Nm\n\.Cm {name}\b", section, re.MULTILINE)
+    (example,) = re.findall(r"^\.Dl (hardsock-tune .*)$", section, re.MULTILINE)
+    assert f"example: {example}" in tune(name, "--help").stdout, "the help has the same one"
+    (tmp_path / "vendor.conf").write_text("net.ipv4.tcp_timestamps = 0\nnonsense\n")
+    (tmp_path / "vendor.yaml").write_text(
+        "name: v\nsummary: s\nsettings:\n  net.ipv4.tcp_timestamps: 0\n"
+    )
+    (root.path / "etc/sysctl.d").mkdir(parents=True)
+    # What is no file of this machine, and no machine but the made one.
+    command, _, into = example.partition(" > ")
+    words = shlex.split(command.replace("/etc/sysctl.conf", "vendor.conf"))
+    assert words[:2] == ["hardsock-tune", name]
+    more = ["--root", str(root.path)] if "--root" in tune(name, "--help").stdout else []
+    done = subprocess.run(
+        [BINARY, *words[1:], *more], cwd=tmp_path, capture_output=True, text=True,
+        env={"PATH": os.environ["PATH"], "LC_ALL": "C"},
+    )  # fmt: skip
+    assert done.returncode == EXAMPLES[name], done.stderr
+    assert done.stdout or done.stderr
+    assert not into or done.stdout, "what is kept in a file is not empty"
 
 
 @pytest.mark.parametrize("shell", ["hardsock-tune.bash", "_hardsock-tune"])

@@ -35,23 +35,41 @@ static struct {
         const struct node *node;
         enum kb_text which;
     } seen[MAX_ROWS];
-    size_t n_seen, n_keys, n_cases, n_older, n_symptoms;
+    struct {
+        const char *file;
+        const struct node *node;
+    } risks[MAX_ROWS];
+    size_t n_seen, n_risks, n_keys, n_cases, n_older, n_symptoms;
     char pool[MAX_POOL];
     size_t pool_len;
 } kb = {.pool_len = 1};
 
 /* The text fields, by their place in enum kb_text; NULL: not a field of its own. */
 static const char *const text_fields[KB_TEXTS] = {
-    [KB_MEANING] = "meaning",   [KB_UNIT] = "unit",
-    [KB_DEFAULT] = "default",   [KB_DEFAULT_ALL] = "all",
-    [KB_WHEN] = "when",         [KB_RULES] = "rules",
-    [KB_RISK] = "risk",         [KB_MYTH] = "myth",
-    [KB_TWIN] = "twin",         [KB_ALIAS] = "alias",
-    [KB_MODULE] = "module",     [KB_SINCE] = "since",
-    [KB_ABSENT] = "absent",     [KB_PRESENT] = "present",
-    [KB_REMOVED] = "removed",   [KB_CHECK_ONLY] = "check_only",
-    [KB_NOTE] = "note",         [KB_SOURCE] = "source",
-    [KB_VERIFIED] = "verified", [KB_RULE_SOURCE] = "rule_source",
+    [KB_MEANING] = "meaning",
+    [KB_UNIT] = "unit",
+    [KB_DEFAULT] = "default",
+    [KB_DEFAULT_ALL] = "all",
+    [KB_COMPUTED] = "computed",
+    [KB_NEAR] = "near",
+    [KB_COMPUTED_SOURCE] = "computed_source",
+    [KB_WHEN] = "when",
+    [KB_RULES] = "rules",
+    [KB_RISK] = "risk",
+    [KB_MYTH] = "myth",
+    [KB_TWIN] = "twin",
+    [KB_ALIAS] = "alias",
+    [KB_MODULE] = "module",
+    [KB_SCOPE_UNTIL] = "scope_until",
+    [KB_SINCE] = "since",
+    [KB_ABSENT] = "absent",
+    [KB_PRESENT] = "present",
+    [KB_REMOVED] = "removed",
+    [KB_CHECK_ONLY] = "check_only",
+    [KB_NOTE] = "note",
+    [KB_SOURCE] = "source",
+    [KB_VERIFIED] = "verified",
+    [KB_RULE_SOURCE] = "rule_source",
 };
 
 static bool
@@ -161,41 +179,122 @@ take_before(const char *file, const struct node *n, struct kb_key *k)
     return true;
 }
 
-/* "<128", ">5", "!1", "0", "2:<10000", "bbr" */
+/* "<128", ">5", "!1", "&4", "0", "16..64" */
+static bool
+take_condition(const char *file, const struct node *n, const char *s, struct kb_case *c)
+{
+    const char *dots = strstr(s, ".."), *why = NULL;
+    char op = '=';
+    size_t len;
+
+    if (*s == '<' || *s == '>' || *s == '!' || *s == '&')
+        op = *s++;
+    len = op == '=' && dots != NULL ? (size_t)(dots - s) : strlen(s);
+    c->op = (uint8_t)(op == '!' || op == '&' ? op : '=');
+    if (!number_parse(s, len, true, &c->low, &why))
+        return bad(file, n, why);
+    c->high = c->low;
+    if (op == '<') {
+        c->high = c->low - 1;
+        c->low = INT64_MIN;
+    } else if (op == '>') {
+        c->low++;
+        c->high = INT64_MAX;
+    } else if (s[len] != '\0' &&
+               !number_parse(s + len + 2, strlen(s + len + 2), true, &c->high, &why)) {
+        return bad(file, n, why);
+    }
+    return c->low <= c->high || bad(file, n, "is no range");
+}
+
+/* The same, "2:<10000", or a word where the key has words. */
 static bool
 take_case(const char *file, const struct node *n, enum level level, struct kb_key *k)
 {
     struct kb_case *c = &kb.cases[kb.n_cases];
-    const char *s = n->key, *why;
+    const char *s = n->key;
 
-    if (n->kind != NODE_SCALAR || kb.n_cases == MAX_ROWS)
+    if (n->kind != NODE_SCALAR || kb.n_cases == MAX_ROWS || k->n_cases == UINT8_MAX)
         return bad(file, n, "wants CONDITION: text");
-    *c = (struct kb_case){.level = (uint8_t)level, .op = '=', .text = pooled(n->text)};
+    if (*n->text == '\0' && level != LEVEL_FINE)
+        return bad(file, n, "does not say why");
+    *c = (struct kb_case){.level = (uint8_t)level, .condition = pooled(s)};
+    c->text = *n->text == '\0' ? 0 : pooled(n->text);
     if (s[0] >= '1' && s[0] <= '0' + MAX_FIELDS && s[1] == ':') {
-        c->field = (uint8_t)(s[0] - '1');
+        c->field = (uint8_t)(s[0] - '0');
         s += 2;
     }
-    if (*s == '<' || *s == '>' || *s == '!')
-        c->op = (uint8_t)*s++;
-    if (k->type != TYPE_INTS)
+    if (k->type == TYPE_WORD || k->type == TYPE_WORDS)
         c->word = pooled(s);
-    else if (!number_parse(s, strlen(s), true, &c->number, &why))
-        return bad(file, n, why);
+    else if (!take_condition(file, n, s, c))
+        return false;
     kb.n_cases++;
     k->n_cases++;
     return true;
 }
 
+/* One of the keys that share these cases; what is bad stands before what is not. */
 static bool
-take_cases(const char *file, const struct node *map, enum level level, struct kb_key *k)
+take_risk(const char *file, const struct node *risk, struct kb_key *k)
 {
-    if (map->kind != NODE_MAP)
-        return bad(file, map, "wants CONDITION: text");
-    if (k->n_cases == 0)
-        k->cases = (uint16_t)kb.n_cases;
-    for (const struct node *n = map->first; n != NULL; n = n->next)
-        if (!take_case(file, n, level, k))
-            return false;
+    static const char *const levels[] = {"harmful", "doubtful", "pointless", "", "", "fine", NULL};
+    int last = LEVEL_HARMFUL;
+
+    if (k->text[KB_RISK_SOURCE] != 0)
+        return bad(file, risk, "has its risks in two places");
+    k->cases = (uint16_t)kb.n_cases;
+    for (const struct node *n = risk->first; risk->kind == NODE_MAP && n != NULL; n = n->next) {
+        int level = word_of(levels, n->key);
+
+        if (strcmp(n->key, "source") == 0 && n->kind == NODE_SCALAR && *n->text != '\0') {
+            k->text[KB_RISK_SOURCE] = pooled(n->text);
+            continue;
+        }
+        if (level < last || n->kind != NODE_MAP)
+            return bad(file, n,
+                       "is not harmful, doubtful, pointless, fine (in this order) or "
+                       "source");
+        last = level;
+        for (const struct node *c = n->first; c != NULL; c = c->next)
+            if (!take_case(file, c, (enum level)level, k))
+                return false;
+    }
+    return (k->n_cases > 0 && k->text[KB_RISK_SOURCE] != 0) ||
+           bad(file, risk, "has no cases, or no source: for them");
+}
+
+static struct kb_key *
+key_named(const char *name, size_t len)
+{
+    char path[KEY_MAX];
+    const char *why;
+
+    if (!key_parse(name, len, path, &why))
+        return NULL;
+    for (size_t i = 0; i < kb.n_keys; i++)
+        if (strcmp(kb.keys[i].path, path) == 0)
+            return &kb.keys[i].key;
+    return NULL;
+}
+
+/* Once every key and its type is known. */
+static bool
+add_risks(void)
+{
+    for (size_t i = 0; i < kb.n_risks; i++) {
+        const struct node *n = kb.risks[i].node;
+
+        for (const char *s = n->key; *s != '\0'; s += *s == ' ') {
+            size_t len = strcspn(s, " ");
+            struct kb_key *k = key_named(s, len);
+
+            if (k == NULL)
+                return bad(kb.risks[i].file, n, "has risks, but is no key");
+            if (!take_risk(kb.risks[i].file, n, k))
+                return false;
+            s += len;
+        }
+    }
     return true;
 }
 
@@ -219,11 +318,7 @@ take_field(const char *file, const struct node *n, struct kb_key *k)
     static const char *const effects[] = {"live", "new", "listen", "call", "partly", NULL};
     static const char *const combines[] = {"none",  "own",       "max",  "min", "or", "and",
                                            "first", "redirects", "copy", "all", NULL};
-    static const char *const levels[] = {"harmful", "doubtful", "pointless", NULL};
-    int level = word_of(levels, n->key);
 
-    if (level >= 0)
-        return take_cases(file, n, (enum level)level, k);
     if (strcmp(n->key, "type") == 0)
         return take_type(file, n, k);
     if (strcmp(n->key, "range") == 0)
@@ -250,6 +345,16 @@ take_fields(const char *file, const struct node *map, struct kb_key *k)
     return true;
 }
 
+/* "6.1 global" */
+static bool
+is_scope_until(const char *text)
+{
+    static const char *const words[] = {"global", "readonly", "namespace", NULL};
+    const size_t len = strspn(text, "0123456789.");
+
+    return len > 0 && text[len] == ' ' && word_of(words, text + len + 1) >= 0;
+}
+
 /* What every key must have, and what fits together. */
 static bool
 is_whole(const char *file, const struct node *n, const struct kb_key *k, const char *path)
@@ -264,6 +369,10 @@ is_whole(const char *file, const struct node *n, const struct kb_key *k, const c
         return bad(file, n, "has no default:");
     if (k->scope == SCOPE_NONE && k->text[KB_VERIFIED] != 0)
         return bad(file, n, "is no setting, but verified:");
+    if ((k->text[KB_COMPUTED] == 0 && k->text[KB_NEAR] == 0) != (k->text[KB_COMPUTED_SOURCE] == 0))
+        return bad(file, n, "computed: or near: belong together with computed_source:");
+    if (k->text[KB_SCOPE_UNTIL] != 0 && !is_scope_until(kb.pool + k->text[KB_SCOPE_UNTIL]))
+        return bad(file, n, "scope_until: is a version and global, readonly or namespace");
     if ((k->combine == COMBINE_NONE) != (k->text[KB_RULE_SOURCE] == 0))
         return bad(file, n, "combine: and rule_source: belong together");
     if ((k->text[KB_ABSENT] == 0) != (k->text[KB_PRESENT] == 0))
@@ -335,6 +444,17 @@ take_seen(const char *file, const struct node *n, enum kb_text which)
     return true;
 }
 
+/* As for what was seen: the types of keys come first. */
+static bool
+keep_risk(const char *file, const struct node *n)
+{
+    if (kb.n_risks == MAX_ROWS)
+        return bad(file, n, "is one risk too many");
+    kb.risks[kb.n_risks].file = file;
+    kb.risks[kb.n_risks++].node = n;
+    return true;
+}
+
 static bool
 add_seen(void)
 {
@@ -367,17 +487,19 @@ take_part(const char *file, const struct node *part, const struct node *common)
     } runs[] = {{"seen", KB_SEEN}, {"agreed", KB_AGREED}, {"differs", KB_DIFFERS}};
     const bool keys = strcmp(part->key, "keys") == 0;
     const bool symptoms = strcmp(part->key, "symptoms") == 0;
+    const bool risks = strcmp(part->key, "risks") == 0;
     size_t run = 0;
 
     while (run < 3 && strcmp(part->key, runs[run].name) != 0)
         run++;
-    if (!keys && !symptoms && run == 3)
-        return bad(file, part, "is not common, keys, symptoms, seen, agreed or differs");
+    if (!keys && !symptoms && !risks && run == 3)
+        return bad(file, part, "is not common, keys, symptoms, risks, seen, agreed or differs");
     if (part->kind != NODE_MAP)
         return bad(file, part, "wants a mapping");
     for (const struct node *n = part->first; n != NULL; n = n->next)
         if (!(keys       ? take_key(file, n, common)
               : symptoms ? take_symptom(file, n)
+              : risks    ? keep_risk(file, n)
                          : take_seen(file, n, runs[run].which)))
             return false;
     return true;
@@ -491,6 +613,16 @@ put_key(const struct kb_key *k)
                  (long long)k->min, (long long)k->max);
 }
 
+/* The least number has no literal. */
+static void
+put_number(int64_t n)
+{
+    if (n == INT64_MIN)
+        (void)fputs("INT64_MIN, ", stdout);
+    else
+        (void)printf("%lldLL, ", (long long)n);
+}
+
 static void
 put_tables(void)
 {
@@ -506,10 +638,12 @@ put_tables(void)
     for (size_t i = 0; i < kb.n_cases; i++) {
         const struct kb_case *c = &kb.cases[i];
 
-        (void)printf("    {%u, %u, %u, %lldLL, %u, %u},\n", c->level, c->op, c->field,
-                     (long long)c->number, c->word, c->text);
+        (void)printf("    {%u, %u, %u, ", c->level, c->op, c->field);
+        put_number(c->low);
+        put_number(c->high);
+        (void)printf("%u, %u, %u},\n", c->word, c->condition, c->text);
     }
-    (void)puts("    {0, 0, 0, 0, 0, 0}};\nconst struct kb_before kb_older[] = {");
+    (void)puts("    {0, 0, 0, 0, 0, 0, 0, 0}};\nconst struct kb_before kb_older[] = {");
     for (size_t i = 0; i < kb.n_older; i++)
         (void)printf("    {%u, %u},\n", kb.older[i].kernel, kb.older[i].value);
     (void)puts("    {0, 0}};\nconst struct kb_symptom kb_symptoms[] = {");
@@ -528,7 +662,7 @@ main(int argc, char **argv)
         ok = read_file(argv[i]);
     if (ok)
         qsort(kb.keys, kb.n_keys, sizeof(kb.keys[0]), by_path);
-    ok = ok && links_hold() && add_seen();
+    ok = ok && links_hold() && add_seen() && add_risks();
     if (ok)
         put_tables();
     ok = ok && fflush(stdout) == 0 && ferror(stdout) == 0;

@@ -26,7 +26,8 @@ key_allowed(const char *path, const char **ret_why)
         "net/core/",  "net/ipv4/",   "net/ipv6/", "net/netfilter/",
         "net/mptcp/", "net/bridge/", "net/unix/", NULL,
     };
-    static const char *const actions[] = {"net/ipv4/route/flush", "net/ipv6/route/flush", NULL};
+    static const char *const actions[] = {"net/ipv4/route/flush", "net/ipv6/route/flush",
+                                          "vm/drop_caches", NULL};
     static const char *const for_good[] = {"kernel/modules_disabled", "kernel/kexec_load_disabled",
                                            NULL};
     static const char *const secrets[] = {"net/ipv4/tcp_fastopen_key",

@@ -30,8 +30,9 @@ winner_show(const struct options *o, const struct winner *w, const char *first)
     } else if (o->format == FORMAT_TSV) {
         tsv_line(w->key, w->by, w->where, w->value, w->wanted, NULL);
     } else {
-        (void)printf("  %s: %s (%s) sets %s, wanted %s\n", printable(w->key), printable(w->where),
-                     w->by, printable(w->value), printable(w->wanted));
+        put_wrapped(2, "",
+                    mem_format("%s: %s (%s) sets %s, wanted %s", w->key, w->where, w->by, w->value,
+                               w->wanted));
     }
 }
 
@@ -148,6 +149,8 @@ cmd_conflicts(const struct options *o)
 
     if (rv != EXIT_AS_WANTED)
         return rv;
+    for (size_t i = 0; i < r.n; i++)
+        report_withhold(&r, &r.plans[i]);
     winners_find(&r.sys, r.plans, r.n, &all);
     rv = all.n > 0 ? EXIT_CONFLICT : EXIT_AS_WANTED;
     json_rows(o, "conflicts", "conflicts");

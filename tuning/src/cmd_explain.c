@@ -8,6 +8,7 @@
 #include "out.h"
 #include "suggest.h"
 #include "effective.h"
+#include "usual.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -17,7 +18,23 @@ struct fact {
     const char *label, *text;
 };
 
-#define MAX_FACTS 32
+#define MAX_FACTS 48
+
+/* "2048 on this machine: ${tcp_hash / 2} (net/ipv4/tcp_ipv4.c:3301)" */
+static const char *
+computed_text(const struct sys *s, const struct kb_key *k)
+{
+    const char *exact = kb_text(k, KB_COMPUTED), *near = kb_text(k, KB_NEAR), *here = "";
+    struct value v;
+    bool is_near;
+
+    if (exact == NULL && near == NULL)
+        return NULL;
+    if (usual_computed(s, k, &v, &is_near))
+        here = mem_format("%s%s on this machine: ", is_near ? "about " : "", value_show(&v));
+    return mem_format("%s%s (%s)", here, exact != NULL ? exact : near,
+                      kb_text(k, KB_COMPUTED_SOURCE));
+}
 
 /* "default, scope on Linux 5.10.0 to 7.2.13; running 6.18.44" */
 static const char *
@@ -43,6 +60,7 @@ gather(const struct sys *s, const char *path, const char **ret_value, struct fac
         {"twin", KB_TWIN},       {"alias", KB_ALIAS},     {"not applied", KB_CHECK_ONLY},
         {"seen", KB_SEEN},       {"differs", KB_DIFFERS}, {"source", KB_SOURCE},
     };
+    static const enum level levels[] = {LEVEL_HARMFUL, LEVEL_DOUBTFUL, LEVEL_POINTLESS, LEVEL_FINE};
     struct value v;
     const char *refused = NULL, *doubt, *effective;
     size_t n = 0;
@@ -64,10 +82,11 @@ gather(const struct sys *s, const char *path, const char **ret_value, struct fac
     facts[n++] = (struct fact){"meaning", kb_text(k, KB_MEANING)};
     facts[n++] = (struct fact){"unit", kb_text(k, KB_UNIT)};
     facts[n++] = (struct fact){"default", kb_default(k, path)};
+    facts[n++] = (struct fact){"computed", computed_text(s, k)};
     if (k->min <= k->max)
         facts[n++] = (struct fact){"range", mem_format("%lld to %lld (a hint; the kernel decides)",
                                                        (long long)k->min, (long long)k->max)};
-    facts[n++] = (struct fact){"scope", k->scope == SCOPE_NONE ? NULL : kb_scope_name(k->scope)};
+    facts[n++] = (struct fact){"scope", k->scope == SCOPE_NONE ? NULL : kb_scope_text(k)};
     facts[n++] = (struct fact){"acts", k->scope == SCOPE_NONE ? NULL : kb_effect_text(k)};
     facts[n++] = (struct fact){"combined", kb_combine_text((enum combine)k->combine)};
     facts[n++] = (struct fact){"rule", kb_text(k, KB_RULE_SOURCE)};
@@ -75,6 +94,9 @@ gather(const struct sys *s, const char *path, const char **ret_value, struct fac
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
         facts[n++] = (struct fact){texts[i].label, kb_text(k, texts[i].which)};
     facts[n++] = (struct fact){"verified", verified_on(k)};
+    for (size_t i = 0; i < sizeof(levels) / sizeof(levels[0]); i++)
+        facts[n++] = (struct fact){level_name(levels[i]), kb_cases_text(k, levels[i])};
+    facts[n++] = (struct fact){"judged by", kb_text(k, KB_RISK_SOURCE)};
     return n;
 }
 

@@ -72,7 +72,8 @@ put_quoted(const char *s, bool nix)
 static void
 put_sysctl(const struct setting *w, const char *key, const char *value)
 {
-    (void)printf("# %s\n%s = %s\n", printable(w->why == NULL ? "" : w->why), key, value);
+    (void)printf("# %s\n%s%s = %s\n", printable(w->why == NULL ? "" : w->why),
+                 w->optional ? "-" : "", key, value);
 }
 
 static void
@@ -194,56 +195,131 @@ say_module(const struct target *t, const struct setting *w, const char *key)
                      module);
 }
 
-/* How many settings were left out. */
-static size_t
-export_profile(const struct target *t, const struct profile *p)
+/* A doubt goes with the value, into the file and to who makes it. */
+static void
+say_doubt(const struct options *o, const struct target *t, const char *warning, bool weighed)
 {
-    size_t left_out = 0;
+    if (o->format == FORMAT_PRETTY)
+        (void)printf("%s%s: %s\n", t->comment, weighed ? "note" : "warning", printable(warning));
+    say("%s: %s", weighed ? "note" : "warning", warning);
+}
 
-    for (size_t i = 0; i < p->n; i++) {
-        const struct setting *w = &p->settings[i];
-        const char *why, *value = fixed_value(t, p, w, &why), *key = printable(key_show(w->path));
+/* A pattern of the profile that the other tool would take to the key as well. */
+static bool
+is_reached(const struct target *t, const struct profile *p, const char *path)
+{
+    bool reached = false;
 
-        if (value == NULL) {
-            (void)printf("%s%s: left out: %s\n", t->comment, key, why);
-            left_out += w->want != WANT_NOTHING && w->want != WANT_UNSET;
-            continue;
-        }
+    for (size_t i = 0; i < p->n && t->globs; i++)
+        reached |= key_is_pattern(p->settings[i].path) && p->settings[i].want == WANT_EXACT &&
+                   key_matches(p->settings[i].path, path);
+    return reached;
+}
+
+/* One setting of the document; false if it was left out. */
+static bool
+export_setting(const struct options *o, const struct target *t, const struct profile *p,
+               const struct setting *w)
+{
+    const char *why, *value = fixed_value(t, p, w, &why), *key = printable(key_show(w->path));
+    const struct kb_key *k = kb_find(w->path);
+    bool weighed = false;
+    const char *warning = value == NULL ? NULL : profile_warning(p, w, &weighed);
+
+    if (warning != NULL)
+        say_doubt(o, t, warning, weighed);
+    if (o->format == FORMAT_JSON) {
+        json_open(NULL, '{');
+        json_text("key", key);
+        json_text("constraint", want_name(w->want));
+        json_text("value", value);
+        json_text("left_out", value == NULL ? why : NULL);
+        json_text("doubt", warning);
+        json_text("module", k == NULL ? NULL : kb_text(k, KB_MODULE));
+        json_text("why", w->why);
+        json_close();
+    } else if (value == NULL) {
+        (void)printf("%s%s: left out: %s\n", t->comment, key, why);
+        if (!key_is_pattern(w->path) && is_reached(t, p, w->path))
+            (void)printf("-%s\n", key);
+    } else {
         t->put(w, key, value);
         say_module(t, w, key);
     }
+    return value != NULL || w->want == WANT_NOTHING || w->want == WANT_UNSET;
+}
+
+/* How many settings were left out. */
+static size_t
+export_profile(const struct options *o, const struct target *t, const struct profile *p, bool first)
+{
+    size_t left_out = 0;
+
+    if (o->format == FORMAT_JSON) {
+        json_open(NULL, '{');
+        json_text("name", p->name);
+        json_text("hash", mem_format("%016llx", (unsigned long long)p->hash));
+        json_open("settings", '[');
+    } else {
+        (void)printf("# hardsock-tune, profile %s, %016llx\n", printable(p->name),
+                     (unsigned long long)p->hash);
+        if (first)
+            (void)fputs(t->head, stdout);
+    }
+    for (size_t i = 0; i < p->n; i++)
+        left_out += !export_setting(o, t, p, &p->settings[i]);
+    if (o->format == FORMAT_JSON) {
+        json_close();
+        json_close();
+    }
     return left_out;
+}
+
+/* What stands around the settings of all profiles. */
+static void
+begin(const struct options *o, const struct target *t)
+{
+    if (o->format != FORMAT_JSON)
+        return;
+    json_head("export");
+    json_text("to", t->name);
+    json_open("profiles", '[');
 }
 
 enum exit_code
 cmd_export(const struct options *o)
 {
     const struct target *t = NULL;
+    struct profile profiles[2 * MAX_NAMES];
     size_t n = o->n_args + o->n_profiles, left_out = 0;
+    enum exit_code rv = EXIT_AS_WANTED;
 
-    if (o->format != FORMAT_PRETTY)
-        return fail_with(EXIT_USAGE, "export prints what --to says, in no other --format");
+    if (o->format == FORMAT_TSV)
+        return fail_with(EXIT_USAGE, "export prints what --to says, or that as --format json");
     for (size_t i = 0; o->to != NULL && i < sizeof(targets) / sizeof(targets[0]); i++)
         if (strcmp(o->to, targets[i].name) == 0)
             t = &targets[i];
     if (t == NULL || n == 0)
         return fail_with(EXIT_USAGE, "export wants --to sysctl.d, kubernetes, ansible, tuned or "
                                      "nixos, and a profile");
+    if (n > sizeof(profiles) / sizeof(profiles[0]))
+        return fail_with(EXIT_USAGE, "export: more than %d profiles", 2 * MAX_NAMES);
+    /* All of them first: half a document is none. */
     for (size_t i = 0; i < n; i++) {
         const char *name = i < o->n_args ? o->args[i] : o->profiles[i - o->n_args];
-        struct profile p = {0};
-        enum exit_code rv = profile_load(o, name, &p);
 
-        if (rv != EXIT_AS_WANTED)
+        profiles[i] = (struct profile){0};
+        if ((rv = profile_load(o, name, &profiles[i])) != EXIT_AS_WANTED)
             return rv;
-        (void)printf("# hardsock-tune, profile %s, %016llx\n", printable(p.name),
-                     (unsigned long long)p.hash);
-        if (i == 0)
-            (void)fputs(t->head, stdout);
-        left_out += export_profile(t, &p);
     }
-    (void)fputs(t->foot, stdout);
-    if (left_out == 0)
-        return EXIT_AS_WANTED;
-    return fail_with(EXIT_DRIFT, "%zu settings left out: the comments say why", left_out);
+    begin(o, t);
+    for (size_t i = 0; i < n; i++)
+        left_out += export_profile(o, t, &profiles[i], i == 0);
+    if (left_out > 0)
+        rv = fail_with(EXIT_DRIFT, "%zu settings left out: the comments say why", left_out);
+    if (o->format != FORMAT_JSON)
+        (void)fputs(t->foot, stdout);
+    else
+        json_rows_end(o, rv);
+    return rv;
 }

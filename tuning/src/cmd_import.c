@@ -13,11 +13,12 @@
 static void
 show_setting(const struct options *o, const struct setting *s)
 {
-    const char *value = s->want == WANT_UNSET ? "" : s->texts[0];
+    const char *value = s->n == 0 ? "" : s->texts[0];
+    const char *want = s->excluded ? "excluded" : want_name(s->want);
 
     if (o->format == FORMAT_TSV) {
-        tsv_line(key_show(s->path), value, s->file, mem_format("%zu", s->line), want_name(s->want),
-                 NULL);
+        tsv_line(key_show(s->path), value, s->file, mem_format("%zu", s->line), want,
+                 s->optional ? "optional" : "", NULL);
         return;
     }
     json_open(NULL, '{');
@@ -25,7 +26,8 @@ show_setting(const struct options *o, const struct setting *s)
     json_text("value", value);
     json_text("file", s->file);
     json_number("line", (int64_t)s->line);
-    json_text("constraint", want_name(s->want));
+    json_text("constraint", want);
+    json_bool("optional", s->optional);
     json_close();
 }
 

@@ -11,11 +11,23 @@
 #include <stdio.h>
 #include <string.h>
 
-/* From good to bad; those of the knowledge base lie between. */
-enum judgement { FINE, REPEATED, UNKNOWN, RANGE, POINTLESS, DOUBTFUL, HARMFUL, INVALID };
+/* From good to bad. Fine is what somebody looked into; of most values of most settings nothing is
+ * known, which is no praise: they are unjudged. Weighed is a doubt whose risk the author names. */
+enum judgement {
+    FINE,
+    UNJUDGED,
+    WEIGHED,
+    REPEATED,
+    UNKNOWN,
+    RANGE,
+    POINTLESS,
+    DOUBTFUL,
+    HARMFUL,
+    INVALID
+};
 
-static const char *const names[] = {"fine",      "repeated", "unknown", "range",
-                                    "pointless", "doubtful", "harmful", "invalid"};
+static const char *const names[] = {"fine",  "unjudged",  "weighed",  "repeated", "unknown",
+                                    "range", "pointless", "doubtful", "harmful",  "invalid"};
 
 struct verdict {
     enum judgement judgement;
@@ -55,9 +67,13 @@ of_level(enum level level)
     case LEVEL_POINTLESS:
         return POINTLESS;
     case LEVEL_RANGE:
+        return RANGE;
+    case LEVEL_NONE:
+        return UNJUDGED;
+    case LEVEL_FINE:
         break;
     }
-    return RANGE;
+    return FINE;
 }
 
 /* A key that any value can be wrong for, no matter who sets it. True if that settles it. */
@@ -79,17 +95,24 @@ judge_key(const char *path, struct verdict *ret)
     return true;
 }
 
+static bool
+is_default(const char *path, const struct value *v)
+{
+    struct value usual;
+
+    return kb_default_value(kb_find(path), path, "", &usual) && value_equal(&usual, v);
+}
+
+#define NOTHING_KNOWN "not judged: neither harm nor good is known of this value"
+
 static void
 judge_value(const char *path, const struct value *v, struct verdict *ret)
 {
-    const struct kb_key *k = kb_find(path);
-    enum level level = LEVEL_POINTLESS;
-    const char *text = kb_judge(k, v, &level);
-    struct value usual;
+    const char *text;
+    enum level level = kb_judge(kb_find(path), v, &text);
 
-    if (text != NULL)
-        set(ret, of_level(level), text);
-    else if (kb_default_value(k, path, "", &usual) && value_equal(&usual, v))
+    set(ret, of_level(level), level == LEVEL_NONE ? NOTHING_KNOWN : text);
+    if (level >= LEVEL_NONE && text == NULL && is_default(path, v))
         set(ret, FINE, "what current kernels start with");
 }
 
@@ -140,8 +163,12 @@ judge_line(const struct conf *c, size_t at, struct verdict *ret)
         set(ret, INVALID, why);
         return;
     }
+    if (!value_rises(l->path, &v)) {
+        set(ret, INVALID, "must rise from left to right");
+        return;
+    }
     judge_value(l->path, &v, ret);
-    if (ret->judgement == FINE && comment != NULL)
+    if (ret->judgement <= UNJUDGED && comment != NULL)
         set(ret, DOUBTFUL,
             "a comment behind a value: the kernel drops it for numbers, and takes "
             "it for a part of other values");
@@ -166,6 +193,21 @@ judge_conf(const char *path, struct verdicts *all)
     return rv;
 }
 
+static void
+judge_setting(const struct profile *p, const struct setting *s, struct verdict *ret)
+{
+    const char *text;
+    enum level level = profile_judge(p, s, &text);
+
+    set(ret, of_level(level), level == LEVEL_NONE ? NOTHING_KNOWN : text);
+    if (level >= LEVEL_NONE && text == NULL && s->want == WANT_EXACT &&
+        is_default(s->path, &s->values[0]))
+        set(ret, FINE, "what current kernels start with");
+    /* As for lint: the reader sees both, and whether the one answers the other. */
+    if (level == LEVEL_DOUBTFUL && setting_names_risk(s))
+        set(ret, WEIGHED, mem_format("%s; the profile says of its risk: %s", text, s->risk));
+}
+
 static enum exit_code
 judge_profile(const struct options *o, const char *path, struct verdicts *all)
 {
@@ -183,12 +225,8 @@ judge_profile(const struct options *o, const char *path, struct verdicts *all)
                             .value = s->want == WANT_NOTHING ? NULL : setting_show(s)};
 
         /* A setting that is gone may well be unset, or remarked upon. */
-        if (s->want != WANT_UNSET && s->want != WANT_NOTHING && !judge_key(s->path, &v) &&
-            s->want == WANT_EXACT)
-            judge_value(s->path, &s->values[0], &v);
-        /* As for lint: an author who names the risk has weighed it. */
-        if (v.judgement == DOUBTFUL && setting_names_risk(s))
-            v.judgement = FINE;
+        if (s->want == WANT_UNSET || s->want == WANT_NOTHING || !judge_key(s->path, &v))
+            judge_setting(&p, s, &v);
         add(all, &v);
     }
     return rv;
@@ -197,9 +235,10 @@ judge_profile(const struct options *o, const char *path, struct verdicts *all)
 static void
 show_verdict(const struct options *o, const struct verdict *v)
 {
-    static const enum paint paints[] = {PAINT_GOOD, PAINT_WARN, PAINT_WARN, PAINT_WARN,
-                                        PAINT_WARN, PAINT_WARN, PAINT_BAD,  PAINT_BAD};
+    static const enum paint paints[] = {PAINT_GOOD, PAINT_DIM,  PAINT_WARN, PAINT_WARN, PAINT_WARN,
+                                        PAINT_WARN, PAINT_WARN, PAINT_WARN, PAINT_BAD,  PAINT_BAD};
     const char *line = mem_format("%zu", v->line), *name = names[v->judgement];
+    int column;
 
     if (o->format == FORMAT_JSON) {
         json_open(NULL, '{');
@@ -217,10 +256,11 @@ show_verdict(const struct options *o, const struct verdict *v)
                  v->text == NULL ? "" : v->text, NULL);
         return;
     }
-    (void)printf("%s:%s: ", printable(v->file), line);
+    column = printf("%s:%s: ", printable(v->file), line);
     put_painted(o, paints[v->judgement], name, 0);
-    (void)printf("  %s%s%s\n", printable(v->key), v->value == NULL ? "" : " = ",
-                 v->value == NULL ? "" : printable(v->value));
+    put_beside(column + (int)strlen(name), "  ",
+               mem_format("%s%s%s", v->key, v->value == NULL ? "" : " = ",
+                          v->value == NULL ? "" : v->value));
     if (v->text != NULL)
         put_wrapped(4, "", v->text);
 }
@@ -277,6 +317,7 @@ cmd_judge(const struct options *o)
             is_yaml(o->args[i]) ? judge_profile(o, o->args[i], &all) : judge_conf(o->args[i], &all);
     if (rv != EXIT_AS_WANTED)
         return rv;
+    strict = (o->strict & STRICT_UNJUDGED) != 0 ? all.counts[UNJUDGED] : 0;
     for (size_t i = REPEATED; i <= DOUBTFUL; i++) {
         doubts += all.counts[i];
         strict += (o->strict & strict_of(names[i])) != 0 ? all.counts[i] : 0;

@@ -8,6 +8,7 @@
 #include "mem.h"
 #include "out.h"
 #include "root.h"
+#include "usual.h"
 #include "winners.h"
 
 #include <errno.h>
@@ -64,12 +65,29 @@ is_ours(int dir, const char *name, bool *ret_there)
     return strcmp(start, HEADER) == 0;
 }
 
+/* What the kernel starts with is there without a line; and the line would hold it back where a
+ * later kernel, or a machine with more memory, starts with more. */
+static bool
+comes_by_itself(const struct sys *s, const struct item *it)
+{
+    struct value usual;
+    bool computed;
+
+    if (it->by_default)
+        return true;
+    return it->status == STATUS_OK && it->setting->want == WANT_AT_LEAST &&
+           usual_value(s, it->kb, it->setting->path, &usual, &computed) && computed &&
+           value_equal(&usual, &it->current);
+}
+
 /* Whether the key goes into the file; says why not where that is news. */
 static bool
-goes_in(const struct options *o, const struct item *it)
+goes_in(const struct options *o, const struct sys *s, const struct item *it)
 {
     const char *key = key_show(it->setting->path);
 
+    if (it->target_text != NULL && comes_by_itself(s, it))
+        return false;
     /* The loaders would take such an interface's name for a pattern. */
     if (it->target_text != NULL && strpbrk(key, "*?[]") != NULL) {
         say("%s: left out: sysctl.d takes it for a pattern", key);
@@ -103,15 +121,50 @@ add_module(struct text *t, const struct item *it)
         text_format(t, "%s\n", module);
 }
 
+/* What is doubted of a value goes into the file with it, and to who writes it; a port range is not
+ * where one of the profiles reserves what listens. */
+static void
+put_doubt(struct text *t, const struct report *r, const struct item *it, const char *key)
+{
+    const char *text, *word, *line;
+    enum level level = kb_judge(it->kb, &it->target, &text);
+
+    for (size_t i = 0; i < r->n; i++)
+        if (needs_reservation(&r->profiles[i], it->setting->path))
+            return;
+    if (level >= LEVEL_NONE)
+        return;
+    word = level == LEVEL_DOUBTFUL && setting_names_risk(it->setting) ? "note" : "warning";
+    line = mem_format("%s: %s = %s: %s [%s]", word, key, it->target_text, text, level_name(level));
+    text_format(t, "# %s\n", line);
+    say("%s", line);
+}
+
 /* The pattern itself, once: it holds for interfaces that appear later, too. */
 static void
-put_line(struct text *t, const struct item *it)
+put_line(struct text *t, const struct report *r, const struct item *it)
 {
     bool whole = it->pattern != NULL && it->setting->want == WANT_EXACT;
     const char *key = key_show(whole ? it->pattern : it->setting->path);
+    const char *minus = it->setting->optional ? "-" : "";
 
-    if (!whole || strstr(text_str(t), mem_format("\n%s = ", key)) == NULL)
-        text_format(t, "%s = %s\n", key, it->target_text);
+    if (whole && strstr(text_str(t), mem_format("\n%s%s = ", minus, key)) != NULL)
+        return;
+    put_doubt(t, r, it, key);
+    text_format(t, "%s%s = %s\n", minus, key, it->target_text);
+}
+
+/* A key that has no line of its own must not be set by the line of a pattern. */
+static void
+put_exclusion(struct text *t, const struct plan *plan, const char *path)
+{
+    for (size_t i = 0; i < plan->n; i++)
+        if (plan->items[i].pattern != NULL && plan->items[i].target_text != NULL &&
+            plan->items[i].setting->want == WANT_EXACT &&
+            key_matches(plan->items[i].pattern, path)) {
+            text_format(t, "-%s\n", key_show(path));
+            return;
+        }
 }
 
 /* How many settings were left out. */
@@ -128,12 +181,14 @@ compose(const struct options *o, const struct report *r, const struct plan *plan
     for (size_t i = 0; i < plan->n; i++) {
         const struct item *it = &plan->items[i];
 
-        if (goes_in(o, it)) {
+        if (goes_in(o, &r->sys, it)) {
             f->items[f->n++] = it;
             add_module(&f->modules, it);
-            put_line(&f->text, it);
+            put_line(&f->text, r, it);
         } else {
             left_out += it->status == STATUS_MISSING;
+            if (it->pattern == NULL)
+                put_exclusion(&f->text, plan, it->setting->path);
         }
     }
     return left_out;
@@ -192,10 +247,18 @@ show(const struct options *o, const struct file *f, const struct winners *w, enu
         winner_show(o, &w->items[i], "conflict");
 }
 
+/* No loader reads a name that does not end in .conf. One that was killed leaves it behind, for the
+ * next one to write over or `unpersist` to remove. */
+static const char *
+draft_of(const char *name)
+{
+    return mem_format(".%s.new", name);
+}
+
 static enum exit_code
 write_file(int dir, const char *name, const struct text *t)
 {
-    const char *draft = mem_format(".%s.new", name);
+    const char *draft = draft_of(name);
     enum exit_code rv = EXIT_AS_WANTED;
     int fd = openat(dir, draft, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644);
 
@@ -232,46 +295,23 @@ store_file(const char *root, const char *leaf, const char *path, const char *nam
 static enum exit_code remove_file(const struct options *o, const char *leaf, const char *name,
                                   const char **ret_action);
 
-/* The modules first: settings without them would be half of it. */
+/* Modules come before the settings that need them, and go after those: settings without them would
+ * be half of it, whenever this is killed. */
 static enum exit_code
 store_both(const struct options *o, const struct report *r, const struct file *f)
 {
     const char *ignored;
-    enum exit_code rv = f->modules.len > 0 ? store_file(r->sys.root, "modules-load.d",
-                                                        f->modules_dir, f->name, &f->modules)
-                                           : remove_file(o, "modules-load.d", f->name, &ignored);
+    enum exit_code rv = EXIT_AS_WANTED;
 
-    /* Somebody's own file of that name is in nobody's way where nothing is to be written. */
-    if (rv != EXIT_AS_WANTED && !(rv == EXIT_CONFLICT && f->modules.len == 0))
+    if (f->modules.len > 0)
+        rv = store_file(r->sys.root, "modules-load.d", f->modules_dir, f->name, &f->modules);
+    if (rv == EXIT_AS_WANTED)
+        rv = store_file(r->sys.root, "sysctl.d", f->dir, f->name, &f->text);
+    if (rv != EXIT_AS_WANTED || f->modules.len > 0)
         return rv;
-    return store_file(r->sys.root, "sysctl.d", f->dir, f->name, &f->text);
-}
-
-/* Why an image cannot say the value; NULL where it can. */
-static const char *
-why_not_here(const struct report *r, const struct item *it)
-{
-    for (size_t i = 0; i < r->n; i++)
-        if (needs_reservation(&r->profiles[i], it->setting->path))
-            return NEEDS_RESERVATION ": persist it there";
-    return it->setting->listening ? "depends on what listens on the machine: persist it there"
-                                  : NULL;
-}
-
-/* In an image nobody listens: what depends on that is left out, whatever its files reserve. */
-static void
-withhold(const struct report *r, struct plan *plan)
-{
-    for (size_t i = 0; i < plan->n; i++) {
-        struct item *it = &plan->items[i];
-        const char *why = it->target_text == NULL ? NULL : why_not_here(r, it);
-
-        if (why == NULL)
-            continue;
-        it->status = STATUS_MISSING;
-        it->target_text = NULL;
-        it->reason = why;
-    }
+    rv = remove_file(o, "modules-load.d", f->name, &ignored);
+    /* Somebody's own file of that name is in nobody's way where nothing is to be written. */
+    return rv == EXIT_CONFLICT ? EXIT_AS_WANTED : rv;
 }
 
 static enum exit_code
@@ -283,8 +323,7 @@ persist(const struct options *o, const struct report *r, struct file *f)
 
     if (!plan_merge(&r->sys, &r->diag, r->plans, r->n, &plan) || !plan_rules(&r->sys, &plan))
         return EXIT_CONFLICT;
-    if (r->sys.image)
-        withhold(r, &plan);
+    report_withhold(r, &plan);
     if (compose(o, r, &plan, f) > 0 && r->sys.image)
         rv = EXIT_DRIFT;
     if (!o->dry_run) {
@@ -332,6 +371,8 @@ remove_file(const struct options *o, const char *leaf, const char *name, const c
     *ret_action = "nothing to remove";
     if (dir < 0)
         return errno == ENOENT ? EXIT_AS_WANTED : failed(path);
+    if (!o->dry_run)
+        (void)unlinkat(dir, draft_of(name), 0);
     if (!is_ours(dir, name, &there))
         rv = fail_with(EXIT_CONFLICT, "%s/%s is not ours", path, name);
     else if (there && o->dry_run)

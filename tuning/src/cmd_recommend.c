@@ -112,7 +112,7 @@ cmd_recommend(const struct options *o)
         return fail_with(EXIT_USAGE, "recommend takes no argument: it looks at the machine");
     if ((rv = sys_open(o, &s)) != EXIT_AS_WANTED)
         return rv;
-    diag_read(&s, &d);
+    diag_read(&s, true, &d);
     paths_read(&s, &p);
     advise_on_listeners(&s, &d, &a);
     advise_on_ports(&s, &d, &a);

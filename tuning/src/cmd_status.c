@@ -35,8 +35,9 @@ show_head(const struct options *o, const struct journal *j)
         json_text("time", j->time);
         json_open("settings", '[');
     } else if (o->format == FORMAT_PRETTY) {
-        (void)printf("transaction %u: %s, %s, %s\n", j->id, tx_state_name(j->state),
-                     printable(j->profiles), printable(j->time));
+        put_rest(0, 4,
+                 mem_format("transaction %u: %s, %s, %s", j->id, tx_state_name(j->state),
+                            j->profiles, j->time));
     }
 }
 
@@ -58,12 +59,12 @@ show_entry(const struct options *o, const struct journal *j, const struct entry 
         tsv_line(mem_format("%u", j->id), state, key, e->before, e->after, now == NULL ? "" : now,
                  NULL);
     } else {
-        (void)printf("  %-8s %-38s %s -> %s", state, printable(key),
-                     *e->before == '\0' ? "(empty)" : printable(e->before),
-                     *e->after == '\0' ? "(empty)" : printable(e->after));
-        if (now != NULL && *state != 'o')
-            (void)printf(", now %s", printable(now));
-        (void)putchar('\n');
+        const bool other = now != NULL && *state != 'o';
+
+        put_entry(state, 8, key,
+                  mem_format("%s -> %s%s%s", *e->before == '\0' ? "(empty)" : e->before,
+                             *e->after == '\0' ? "(empty)" : e->after, other ? ", now " : "",
+                             other ? now : ""));
     }
 }
 

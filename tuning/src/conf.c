@@ -98,6 +98,7 @@ add_line(struct conf *c, const char *file, size_t number, const char *text, size
         return;
     }
     l.comment = comment;
+    l.optional = minus && equals != NULL;
     l.path = mem_dup(path);
     l.pattern = strpbrk(path, "*?[") != NULL;
     c->lines = mem_grow(c->lines, c->n, &c->capacity, sizeof(*c->lines));
@@ -228,6 +229,15 @@ conf_load(const struct sys *s, enum loader loader, bool loud, struct conf *ret)
     *ret = c;
 }
 
+bool
+conf_counts(const struct conf *c, size_t at)
+{
+    for (size_t i = at + 1; i < c->n; i++)
+        if (c->lines[i].fault == NULL && strcmp(c->lines[i].path, c->lines[at].path) == 0)
+            return false;
+    return true;
+}
+
 const struct line *
 conf_winner(const struct conf *c, const char *path)
 {
@@ -237,20 +247,18 @@ conf_winner(const struct conf *c, const char *path)
 
     for (size_t i = 0; i < c->n; i++) {
         const struct line *l = &c->lines[i];
+        const bool same = strcmp(l->path, path) == 0;
+        const bool other = alias != NULL && strcmp(l->path, alias) == 0;
 
-        if (alias != NULL && l->value != NULL && strcmp(l->path, alias) == 0) {
+        if ((!same && !other && !(l->pattern && fnmatch(l->path, path, FNM_PATHNAME) == 0)) ||
+            !conf_counts(c, i))
+            continue;
+        if (l->value == NULL)
+            excluded |= same;
+        else if (same || other)
             exact = l;
-        } else if (strcmp(l->path, path) == 0) {
-            if (l->value != NULL)
-                exact = l;
-            else
-                excluded = true;
-        } else if (l->pattern && fnmatch(l->path, path, FNM_PATHNAME) == 0) {
-            if (l->value != NULL)
-                pattern = l;
-            else
-                excluded = true;
-        }
+        else
+            pattern = l;
     }
     if (exact != NULL)
         return exact;

@@ -2,7 +2,8 @@
  *
  * systemd-sysctl reads the sysctl.d directories; procps's `sysctl --system` reads the same, and
  * then /etc/sysctl.conf. In both a file masks one of the same name in a later directory, files are
- * sorted by name without directory, the last assignment wins, and an exact key beats a pattern.
+ * sorted by name without directory, the last assignment wins, and an exact key beats a pattern; so
+ * does an exclusion of the exact key. One of a pattern takes back that pattern, and no more.
  */
 #ifndef TUNE_CONF_H
 #define TUNE_CONF_H
@@ -19,6 +20,7 @@ struct line {
     const char *path;  /* a key; a pattern if it holds * ? or [ */
     const char *value; /* NULL: "-pattern", excluded from patterns */
     bool pattern;
+    bool optional;       /* "-key = value": the loaders do not mind if it fails */
     const char *comment; /* of the author, above the line; NULL: none */
     char bound;          /* '>': only ever raises; '<': only ever lowers; of tuned */
     const char *fault;   /* why it is no assignment; path is then what stands there */
@@ -46,6 +48,9 @@ enum exit_code conf_text(const char *path, char **ret_text, size_t *ret_len);
 enum exit_code conf_file(const char *path, bool loud, struct conf *c);
 /* All files in the order of the loader. */
 void conf_load(const struct sys *s, enum loader loader, bool loud, struct conf *ret);
+/* Whether the line holds: no later one has the same key or pattern. The loaders keep one of each,
+ * assignment or exclusion. */
+bool conf_counts(const struct conf *c, size_t at);
 /* The assignment that holds in the end, or NULL. */
 const struct line *conf_winner(const struct conf *c, const char *path);
 const char *loader_name(enum loader loader);

@@ -23,7 +23,7 @@
 #define PROC_LIMIT (1024 * 1024)
 #define FEW 1024 /* peers that are not worth a sort */
 #define RANGE "net/ipv4/ip_local_port_range"
-#define SERVICES_LIMIT (256 * 1024)
+#define RESERVED "net/ipv4/ip_local_reserved_ports"
 /* States in which a socket holds its local port against others to the same peer. */
 #define STATES_USED                                                                                \
     (1U << TCP_ESTABLISHED | 1U << TCP_SYN_SENT | 1U << TCP_FIN_WAIT1 | 1U << TCP_FIN_WAIT2 |      \
@@ -101,7 +101,8 @@ take_message(struct diag *d, const struct inet_diag_msg *m)
     struct listener l = {.family = m->idiag_family,
                          .port = ntohs(m->id.idiag_sport),
                          .waiting = m->idiag_rqueue,
-                         .backlog = m->idiag_wqueue};
+                         .backlog = m->idiag_wqueue,
+                         .inode = m->idiag_inode};
 
     if (m->idiag_state == TCP_LISTEN) {
         memcpy(l.addr, m->id.idiag_src, sizeof(l.addr));
@@ -137,7 +138,7 @@ take_answer(struct diag *d, const char *buf, size_t len)
 }
 
 static bool
-dump(int fd, int family, struct diag *d)
+dump(int fd, int family, unsigned states, struct diag *d)
 {
     struct {
         struct nlmsghdr header;
@@ -148,7 +149,7 @@ dump(int fd, int family, struct diag *d)
                    .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP},
         .body = {.sdiag_family = (uint8_t)family,
                  .sdiag_protocol = IPPROTO_TCP,
-                 .idiag_states = 1U << TCP_LISTEN | STATES_USED},
+                 .idiag_states = states},
     };
     static char buf[32768];
     int more = 1;
@@ -168,7 +169,7 @@ dump(int fd, int family, struct diag *d)
 }
 
 static bool
-from_kernel(struct diag *d)
+from_kernel(struct diag *d, unsigned states)
 {
     int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
     bool ok;
@@ -177,30 +178,32 @@ from_kernel(struct diag *d)
         return false;
     /* IPv6 first, whose listeners accept for IPv4 too; a kernel without it refuses. Each dump
      * begins with its listeners. */
-    (void)dump(fd, AF_INET6, d);
-    ok = dump(fd, AF_INET, d);
+    (void)dump(fd, AF_INET6, states, d);
+    ok = dump(fd, AF_INET, states, d);
     (void)close(fd);
     return ok;
 }
 
-/* One line of /proc/net/tcp: "  0: 0100007F:1F90 00000000:0000 0A ..." */
+/* One line of /proc/net/tcp: "  0: 0100007F:1F90 00000000:0000 0A" and nine fields more, of which
+ * the last is the inode. */
 static void
 take_line(struct diag *d, int family, bool tcp, bool listeners, const char *line)
 {
-    unsigned local, remote, state;
+    unsigned local, remote, state, inode = 0;
     char local_addr[33], remote_addr[33];
     static const uint32_t nowhere[4] = {0};
 
     /* NOLINTNEXTLINE(cert-err34-c): the kernel wrote it; what does not match is skipped */
-    if (sscanf(line, " %*u: %32[0-9A-F]:%x %32[0-9A-F]:%x %x", local_addr, &local, remote_addr,
-               &remote, &state) != 5 ||
+    if (sscanf(line, " %*u: %32[0-9A-F]:%x %32[0-9A-F]:%x %x %*x:%*x %*x:%*x %*x %*u %*u %u",
+               local_addr, &local, remote_addr, &remote, &state, &inode) < 5 ||
         local >= PORTS || remote >= PORTS)
         return;
     if (!tcp) {
         if (remote == 0)
             value_add_port(&d->udp_ports, local);
     } else if (state == TCP_LISTEN && listeners) {
-        add_listener(d, &(struct listener){.family = family, .port = (uint16_t)local});
+        add_listener(d,
+                     &(struct listener){.family = family, .port = (uint16_t)local, .inode = inode});
     } else if (!listeners && state < 32 && (STATES_USED >> state & 1U) != 0) {
         add_peer(d, family, nowhere, (uint16_t)remote, (uint16_t)local, state == TCP_TIME_WAIT);
     }
@@ -228,68 +231,88 @@ by_count(const void *a, const void *b)
     return same_peer(p, q);
 }
 
-/* Takes out of ports what /etc/services names: "mysqlx 33060/tcp". */
-static void
-forget_services(const struct sys *s, struct value *ports)
-{
-    size_t len;
-    char *text = sys_file(s, "/etc/services", SERVICES_LIMIT, &len), *save = NULL;
+/* What connect() chooses from: the range, and those of it that it skips. */
+struct automatic {
+    unsigned low, high;
+    struct value reserved;
+};
 
-    if (text == NULL)
-        return;
-    for (char *line = strtok_r(text, "\n", &save); line != NULL;
-         line = strtok_r(NULL, "\n", &save)) {
-        size_t name = strcspn(line, " \t#");
-        unsigned long port = strtoul(line + name, NULL, 10);
-
-        if (name > 0 && line[name] != '#' && port > 0 && port < PORTS)
-            ports->ports[port / 64] &= ~((uint64_t)1 << port % 64);
-    }
-}
-
-/* Ports that somebody got by asking for port 0, who will have another one next time.
- *
- * The kernel does not tell, but it picks a listener's port with the parity that connect() avoids:
- * the other one than the low end of the range (inet_csk_find_open_port in
- * net/ipv4/inet_connection_sock.c, since Linux 4.2). UDP picks any. A port outside the range, or
- * one that /etc/services names, was asked for. */
-static void
-find_chosen(const struct sys *s, struct diag *d)
+static bool
+read_automatic(const struct sys *s, struct automatic *ret)
 {
     struct value range;
-    size_t n = 0;
     int sys;
 
     if (sys_value(s, RANGE, &range, NULL, &sys) != ACCESS_OK || range.type != TYPE_INTS ||
-        range.n != 2 || range.num[0] < 0 || range.num[1] >= PORTS)
-        return;
-    for (unsigned port = (unsigned)range.num[0]; port <= (unsigned)range.num[1]; port++) {
-        if ((d->tcp_ports.ports[port / 64] | d->udp_ports.ports[port / 64]) == 0) {
+        range.n != 2 || range.num[0] < 0 || range.num[1] >= PORTS || range.num[0] > range.num[1])
+        return false;
+    ret->low = (unsigned)range.num[0];
+    ret->high = (unsigned)range.num[1];
+    if (sys_value(s, RESERVED, &ret->reserved, NULL, &sys) != ACCESS_OK ||
+        ret->reserved.type != TYPE_PORTS)
+        ret->reserved = (struct value){.type = TYPE_PORTS, .ports = mem_alloc(PORTS / 8)};
+    return true;
+}
+
+/* The number behind a word of the line that begins so; 0 if there is none. */
+static unsigned long long
+count_in(const char *text, const char *line, const char *word)
+{
+    const char *at = text == NULL ? NULL : strstr(text, line);
+    const char *end = at == NULL ? NULL : strchr(at, '\n');
+
+    at = at == NULL ? NULL : strstr(at, word);
+    return at == NULL || (end != NULL && at > end) ? 0 : strtoull(at + strlen(word), NULL, 10);
+}
+
+/* Whether half of the ports could be in use towards somebody, by the number of all sockets. To look
+ * at each one the kernel walks its whole hash of connections, which on a large machine takes
+ * longer than everything else. */
+static bool
+are_many(const struct sys *s, const struct automatic *a)
+{
+    const size_t left = a->high - a->low + 1 - value_count_ports(&a->reserved, a->low, a->high);
+    size_t len;
+    const char *four = sys_file(s, "/proc/net/sockstat", PROC_LIMIT, &len);
+    const char *six = sys_file(s, "/proc/net/sockstat6", PROC_LIMIT, &len);
+
+    return four == NULL ||
+           2 * (count_in(four, "TCP: ", " inuse ") + count_in(four, "TCP: ", " tw ") +
+                count_in(six, "TCP6: ", " inuse ")) >=
+               left;
+}
+
+/* A port outside the range was asked for by number, and so was a reserved one, which the kernel
+ * skips; of the others nothing is known (ADR 91). */
+static void
+find_untold(const struct automatic *a, struct diag *d)
+{
+    for (unsigned port = a->low; port <= a->high; port++) {
+        if ((d->tcp_ports.ports[port / 64] | d->udp_ports.ports[port / 64]) == 0)
             port |= 63; /* None of these. */
-            continue;
-        }
-        if ((value_has_port(&d->tcp_ports, port) && (port ^ (unsigned)range.num[0]) % 2 == 1) ||
-            (value_has_port(&d->udp_ports, port) && !value_has_port(&d->tcp_ports, port))) {
-            value_add_port(&d->chosen, port);
-            n++;
-        }
+        else if ((value_has_port(&d->tcp_ports, port) || value_has_port(&d->udp_ports, port)) &&
+                 !value_has_port(&a->reserved, port))
+            value_add_port(&d->untold, port);
     }
-    if (n > 0)
-        forget_services(s, &d->chosen);
 }
 
 void
-diag_read(const struct sys *s, struct diag *ret)
+diag_read(const struct sys *s, bool every, struct diag *ret)
 {
+    struct automatic automatic;
+    const bool known = read_automatic(s, &automatic);
+    unsigned states = 1U << TCP_LISTEN;
     struct diag d = {.tcp_ports = {.type = TYPE_PORTS},
                      .udp_ports = {.type = TYPE_PORTS},
-                     .chosen = {.type = TYPE_PORTS},
+                     .untold = {.type = TYPE_PORTS},
                      .combine_at = FEW};
 
     d.tcp_ports.ports = mem_alloc(PORTS / 8);
     d.udp_ports.ports = mem_alloc(PORTS / 8);
-    d.chosen.ports = mem_alloc(PORTS / 8);
-    d.has_backlogs = !s->fake && from_kernel(&d);
+    d.untold.ports = mem_alloc(PORTS / 8);
+    if (every || !known || are_many(s, &automatic))
+        states |= STATES_USED;
+    d.has_backlogs = !s->fake && from_kernel(&d, states);
     if (!d.has_backlogs) {
         for (int listeners = 1; listeners >= 0; listeners--) {
             from_proc(s, "tcp", AF_INET, listeners != 0, &d);
@@ -301,7 +324,8 @@ diag_read(const struct sys *s, struct diag *ret)
     combine(&d);
     if (d.n_peers > 0)
         qsort(d.peers, d.n_peers, sizeof(*d.peers), by_count);
-    find_chosen(s, &d);
+    if (known)
+        find_untold(&automatic, &d);
     *ret = d;
 }
 

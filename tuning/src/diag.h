@@ -12,6 +12,7 @@ struct listener {
     uint32_t addr[4];
     uint16_t port;
     uint32_t waiting, backlog; /* of the accept queue */
+    uint32_t inode;            /* of the socket; 0: not known */
 };
 
 struct peer {
@@ -31,10 +32,13 @@ struct diag {
     size_t time_wait;
     bool has_backlogs;
     struct value tcp_ports, udp_ports; /* listening; bound without a peer */
-    struct value chosen;               /* of both: those that the kernel seems to have picked */
+    /* Of both: those inside the range that are not reserved. The kernel may have picked them for
+     * programs that asked for port 0, and tells nobody whether it did. */
+    struct value untold;
 };
 
-void diag_read(const struct sys *s, struct diag *ret);
+/* Of connections only where they could take half of the automatic ports, or every one. */
+void diag_read(const struct sys *s, bool every, struct diag *ret);
 const char *diag_address(int family, const uint32_t addr[4], uint16_t port);
 
 #endif

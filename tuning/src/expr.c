@@ -51,9 +51,61 @@ peek(struct calc *c)
 static int64_t sum(struct calc *c);
 
 static int64_t
+next_power(struct calc *c, int64_t n)
+{
+    int64_t power = 1;
+
+    while (power < n && !__builtin_mul_overflow(power, 2, &power))
+        continue;
+    if (power < n || n < 0)
+        c->why = "is too large";
+    return power;
+}
+
+/* What follows the name of one of them, up to the closing parenthesis. */
+static int64_t
+call(struct calc *c, const char *name, size_t len)
+{
+    static const struct {
+        const char *name;
+        size_t takes;
+    } known[] = {{"min", 2}, {"max", 2}, {"pow2", 1}, {"less", 4}};
+    int64_t args[4] = {0};
+    size_t which = 0;
+
+    while (which < 4 &&
+           (strlen(known[which].name) != len || memcmp(known[which].name, name, len) != 0))
+        which++;
+    if (which == 4 || ++c->depth > MAX_DEPTH) {
+        c->why = which == 4 ? mem_format("calls the unknown '%.*s'", (int)len, name)
+                            : "has too many parentheses";
+        return 0;
+    }
+    for (size_t i = 0; i < known[which].takes && c->why == NULL; i++) {
+        c->at++; /* ( or , */
+        args[i] = sum(c);
+        if (c->why == NULL && peek(c) != (i + 1 < known[which].takes ? ',' : ')'))
+            c->why = mem_format("wants %zu numbers for %s", known[which].takes, known[which].name);
+    }
+    c->at += *c->at == ')';
+    c->depth--;
+    switch (which) {
+    case 0:
+        return args[0] < args[1] ? args[0] : args[1];
+    case 1:
+        return args[0] > args[1] ? args[0] : args[1];
+    case 2:
+        return c->why == NULL ? next_power(c, args[0]) : 0;
+    default:
+        return args[0] < args[1] ? args[2] : args[3];
+    }
+}
+
+static int64_t
 atom(struct calc *c)
 {
     static const char name_chars[] = "abcdefghijklmnopqrstuvwxyz_0123456789";
+    const char *name;
     int64_t n = 0;
     size_t len;
 
@@ -70,14 +122,17 @@ atom(struct calc *c)
         c->depth--;
         return n;
     }
-    len = strspn(c->at, name_chars);
+    name = c->at;
+    len = strspn(name, name_chars);
+    c->at += len;
     if (len == 0)
         c->why = "misses a number or a variable";
-    else if (*c->at >= '0' && *c->at <= '9')
-        (void)number_parse(c->at, len, true, &n, &c->why);
-    else if (!vars_get(c->vars, c->at, len, &n))
-        c->why = mem_format("uses the unknown variable '%.*s'", (int)len, c->at);
-    c->at += len;
+    else if (*name >= '0' && *name <= '9')
+        (void)number_parse(name, len, true, &n, &c->why);
+    else if (peek(c) == '(')
+        n = call(c, name, len);
+    else if (!vars_get(c->vars, name, len, &n))
+        c->why = mem_format("uses the unknown variable '%.*s'", (int)len, name);
     return n;
 }
 

@@ -1,7 +1,8 @@
 /* expr.h: numbers worked out from a profile's variables.
  *
- * "${bandwidth_mbit * rtt_ms * 125}" inside a value: whole numbers, names, + - * / ( ), no more.
- * An overflow or a division by zero is an error, not a number.
+ * "${bandwidth_mbit * rtt_ms * 125}" inside a value: whole numbers, names, + - * / ( ), and
+ * min(a, b), max(a, b), pow2(a), the next power of two, less(a, b, yes, no). An overflow or a
+ * division by zero is an error, not a number.
  */
 #ifndef TUNE_EXPR_H
 #define TUNE_EXPR_H

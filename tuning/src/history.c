@@ -1,7 +1,7 @@
 /* history.c: see history.h.
  *
- * One line each: "count NAME NUMBER" and "seen SECONDS NAME". A file that does not begin and end as
- * ours is never replaced, since a path may be mistyped.
+ * One line each: "count NAME NUMBER", "seen SECONDS NAME" and "port NUMBER MARKS TURNS". A file
+ * that does not begin and end as ours is never replaced, since a path may be mistyped.
  */
 #include "history.h"
 
@@ -63,6 +63,21 @@ take_seen(struct history *h, const char *line)
 }
 
 static bool
+take_port(struct history *h, const char *line)
+{
+    struct history_port p = {0};
+    int64_t port;
+
+    if (h->n_ports_before == HISTORY_PORTS || !take_number(&line, &port) ||
+        !take_number(&line, &p.marks) || !take_number(&line, &p.turns) || *line != '\0' ||
+        port >= PORTS || p.turns < 1)
+        return false;
+    p.port = (unsigned)port;
+    h->ports_before[h->n_ports_before++] = p;
+    return true;
+}
+
+static bool
 take_line(struct history *h, const char *line)
 {
     if (strncmp(line, "boot ", 5) == 0)
@@ -75,6 +90,8 @@ take_line(struct history *h, const char *line)
     }
     if (strncmp(line, "count ", 6) == 0)
         return take_count(h, line + 6);
+    if (strncmp(line, "port ", 5) == 0)
+        return take_port(h, line + 5);
     return strncmp(line, "seen ", 5) == 0 && take_seen(h, line + 5);
 }
 
@@ -133,6 +150,10 @@ history_open(const struct options *o, const struct sys *s, struct history *ret)
     h.passed_ms = uptime - h.uptime_ms;
     h.known =
         text != NULL && strcmp(h.boot, boot) == 0 && strcmp(h.ns, ns) == 0 && h.passed_ms >= 0;
+    if (text == NULL || strcmp(h.ns, ns) != 0)
+        h.n_ports_before = 0;
+    for (size_t i = 0; i < h.n_ports_before && strcmp(h.boot, boot) != 0; i++)
+        h.ports_before[i].marks = 0;
     h.boot = boot;
     h.ns = ns;
     h.uptime_ms = uptime;
@@ -176,6 +197,28 @@ history_date(struct history *h, const char *name)
     return found.first;
 }
 
+int64_t
+history_mark(uint32_t inode)
+{
+    return (int64_t)1 << inode % 63;
+}
+
+struct history_port
+history_port(const struct history *h, unsigned port)
+{
+    for (size_t i = 0; i < h->n_ports_before; i++)
+        if (h->ports_before[i].port == port)
+            return h->ports_before[i];
+    return (struct history_port){.port = port};
+}
+
+void
+history_keep_port(struct history *h, const struct history_port *port)
+{
+    if (h->n_ports < HISTORY_PORTS)
+        h->ports[h->n_ports++] = *port;
+}
+
 enum exit_code
 history_save(const struct history *h)
 {
@@ -189,6 +232,9 @@ history_save(const struct history *h)
         text_format(&t, "count %s %" PRId64 "\n", h->now[i].name, h->now[i].n);
     for (size_t i = 0; i < h->n_found; i++)
         text_format(&t, "seen %" PRId64 " %s\n", h->found[i].first, h->found[i].name);
+    for (size_t i = 0; i < h->n_ports; i++)
+        text_format(&t, "port %u %" PRId64 " %" PRId64 "\n", h->ports[i].port, h->ports[i].marks,
+                    h->ports[i].turns);
     text_puts(&t, "end\n");
     return out_replace("--history", h->path, t.s, t.len) ? EXIT_AS_WANTED : EXIT_SYSTEM;
 }

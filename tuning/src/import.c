@@ -11,30 +11,9 @@
 
 #include <string.h>
 
-/* The document and its fields, then a key with three fields for each setting. */
+/* The document and its fields, then a key with up to three fields for each setting. */
 #define NODES_ALL 4
 #define NODES_EACH 4
-
-/* False for an assignment that a later one replaces, which is told. */
-static bool
-is_counted(const struct conf *c, size_t at)
-{
-    const struct line *l = &c->lines[at];
-    const char *alias = l->value == NULL ? NULL : kb_alias(l->path);
-
-    for (size_t i = at + 1; i < c->n && l->value != NULL; i++) {
-        const struct line *later = &c->lines[i];
-
-        if (later->value == NULL || (strcmp(later->path, l->path) != 0 &&
-                                     (alias == NULL || strcmp(later->path, alias) != 0)))
-            continue;
-        say("%s:%zu: %s is set again by %s:%zu%s, which holds", l->file, l->number,
-            key_show(l->path), later->file, later->number,
-            strcmp(later->path, l->path) == 0 ? "" : mem_format(", as %s", key_show(later->path)));
-        return false;
-    }
-    return true;
-}
 
 static bool
 is_printable(const char *s)
@@ -42,6 +21,54 @@ is_printable(const char *s)
     for (; *s != '\0'; s += printable_length(s))
         if (printable_length(s) == 0)
             return false;
+    return true;
+}
+
+/* False for a line that a later one replaces, which is told: the loaders keep one of each name,
+ * and take "-key" for one that sets nothing. */
+static bool
+is_counted(const struct conf *c, size_t at)
+{
+    const struct line *l = &c->lines[at];
+    const char *alias = l->value == NULL ? NULL : kb_alias(l->path);
+
+    for (size_t i = at + 1; i < c->n; i++) {
+        const struct line *later = &c->lines[i];
+        const bool same = strcmp(later->path, l->path) == 0;
+
+        if (!same && (alias == NULL || later->value == NULL || strcmp(later->path, alias) != 0))
+            continue;
+        say("%s:%zu: %s%s is %s by %s:%zu%s, which holds", l->file, l->number,
+            l->value == NULL ? "-" : "", key_show(l->path),
+            later->value == NULL ? "taken back" : "set again", later->file, later->number,
+            same ? "" : mem_format(", as %s", key_show(later->path)));
+        return false;
+    }
+    return true;
+}
+
+/* "-key": no pattern reaches it. False where none of those that are taken would, and where the name
+ * is a pattern itself, which the loaders compare with keys letter by letter: it does nothing. */
+static bool
+take_exclusion(const struct line *l, const struct setting *settings, size_t n, struct setting *ret)
+{
+    bool reached = false;
+
+    for (size_t i = 0; i < n && !l->pattern; i++)
+        reached |= key_is_pattern(settings[i].path) && key_matches(settings[i].path, l->path);
+    if (!reached) {
+        say("%s:%zu: left out: -%s excludes nothing: no pattern that is taken would reach it",
+            l->file, l->number, key_show(l->path));
+        return false;
+    }
+    *ret =
+        (struct setting){.path = l->path,
+                         .file = l->file,
+                         .line = l->number,
+                         .column = 1,
+                         .want = WANT_NOTHING,
+                         .excluded = true,
+                         .why = l->comment != NULL && is_printable(l->comment) ? l->comment : NULL};
     return true;
 }
 
@@ -114,6 +141,7 @@ take_line(const struct line *l, struct setting *ret)
         say("%s:%zu: left out: %s %s", l->file, l->number, key_show(l->path), why);
         return false;
     }
+    s.optional = l->optional;
     s.want = *value_show(&v) == '\0' ? WANT_UNSET
              : l->bound == '>'       ? WANT_AT_LEAST
              : l->bound == '<'       ? WANT_AT_MOST
@@ -135,12 +163,20 @@ import_settings(const struct conf *c, size_t *ret_n, size_t *ret_left_out)
     for (size_t i = 0; i < c->n; i++) {
         const struct line *l = &c->lines[i];
 
-        if (!is_counted(c, i))
+        if (l->value == NULL || !is_counted(c, i))
             continue;
-        if (l->value == NULL || !take_line(l, &s)) {
-            if (l->value == NULL)
-                say("%s:%zu: left out: -%s excludes a key from patterns", l->file, l->number,
-                    key_show(l->path));
+        if (!take_line(l, &s)) {
+            *ret_left_out += 1;
+            continue;
+        }
+        settings = mem_grow(settings, n, &capacity, sizeof(s));
+        settings[n++] = s;
+    }
+    /* Of what patterns: that is known now. */
+    for (size_t i = 0; i < c->n; i++) {
+        if (c->lines[i].value != NULL || !is_counted(c, i))
+            continue;
+        if (!take_exclusion(&c->lines[i], settings, n, &s)) {
             *ret_left_out += 1;
             continue;
         }
@@ -161,12 +197,16 @@ import_compose(const struct setting *settings, size_t n, struct text *t)
 
         text_puts(t, "  ");
         yaml_quote(t, key_show(s->path));
-        if (s->want == WANT_UNSET) {
+        if (s->excluded) {
+            text_puts(t, ":\n    excluded: true");
+        } else if (s->want == WANT_UNSET) {
             text_puts(t, ":\n    unset: true");
         } else {
             text_format(t, ":\n    %s: ", want_name(s->want));
             yaml_quote(t, s->texts[0]);
         }
+        if (s->optional)
+            text_puts(t, "\n    optional: true");
         text_puts(t, "\n    why: ");
         yaml_quote(t, s->why == NULL
                           ? mem_format("Imported from %s, line %zu.", printable(s->file), s->line)

@@ -184,6 +184,47 @@ kb_scope_name(enum scope scope)
     return "none";
 }
 
+/* Of KB_SCOPE_UNTIL, which kbgen has looked at. */
+static enum scope
+scope_until(const char *text)
+{
+    static const struct {
+        const char *name;
+        enum scope scope;
+    } words[] = {
+        {"global", SCOPE_GLOBAL}, {"readonly", SCOPE_READONLY}, {"namespace", SCOPE_NAMESPACE}};
+    const char *word = strchr(text, ' ') + 1;
+    size_t i = 0;
+
+    while (i < 2 && strcmp(words[i].name, word) != 0)
+        i++;
+    return words[i].scope;
+}
+
+enum scope
+kb_scope_of(const struct kb_key *k, const char *kernel)
+{
+    const char *until = kb_text(k, KB_SCOPE_UNTIL), *dot = strchr(kernel, '.');
+    const char *series;
+
+    if (until == NULL || dot == NULL)
+        return (enum scope)k->scope;
+    /* 6.1.50 is of the series 6.1. */
+    series = mem_copy(kernel, (size_t)(dot - kernel) + 1 + strspn(dot + 1, "0123456789"));
+    return kernel_compare(series, until) <= 0 ? scope_until(until) : (enum scope)k->scope;
+}
+
+const char *
+kb_scope_text(const struct kb_key *k)
+{
+    const char *until = kb_text(k, KB_SCOPE_UNTIL), *now = kb_scope_name((enum scope)k->scope);
+
+    if (until == NULL)
+        return now;
+    return mem_format("%s (%s in Linux %.*s and before)", now, kb_scope_name(scope_until(until)),
+                      (int)strcspn(until, " "), until);
+}
+
 const char *
 kb_effect_text(const struct kb_key *k)
 {
@@ -249,52 +290,109 @@ kb_since_text(const struct kb_key *k)
 }
 
 static bool
-case_holds(const struct kb_case *c, const struct value *v)
+number_holds(const struct kb_case *c, int64_t n)
 {
-    if (c->word != 0)
-        return (v->type == TYPE_WORD || v->type == TYPE_TEXT) &&
-               strcmp(v->text, kb_pool + c->word) == 0;
-    if (v->type != TYPE_INTS || c->field >= v->n)
-        return false;
     switch (c->op) {
-    case '<':
-        return v->num[c->field] < c->number;
-    case '>':
-        return v->num[c->field] > c->number;
     case '!':
-        return v->num[c->field] != c->number;
+        return n != c->low;
+    case '&':
+        return (n & c->low) != 0;
     default:
-        return v->num[c->field] == c->number;
+        return n >= c->low && n <= c->high;
     }
 }
 
-const char *
-kb_judge(const struct kb_key *k, const struct value *v, enum level *ret_level)
+/* The numbers of a value, as far as it has any. Limits that are larger than any number here
+ * (shmmax) are texts, and the largest number stands for them. */
+static size_t
+numbers_of(const struct value *v, int64_t ret[MAX_FIELDS])
 {
-    if (k == NULL)
-        return NULL;
-    for (size_t i = 0; i < k->n_cases; i++) {
+    const char *why;
+
+    if (v->type == TYPE_INTS) {
+        memcpy(ret, v->num, v->n * sizeof(v->num[0]));
+        return v->n;
+    }
+    if (v->type == TYPE_PORTS) {
+        ret[0] = (int64_t)value_count_ports(v, 0, PORTS - 1);
+        return 1;
+    }
+    if (v->type != TYPE_TEXT || *v->text == '\0' || v->text[strspn(v->text, "0123456789")] != '\0')
+        return 0;
+    if (!number_parse(v->text, strlen(v->text), true, &ret[0], &why))
+        ret[0] = INT64_MAX;
+    return 1;
+}
+
+static bool
+case_holds(const struct kb_case *c, const struct value *v)
+{
+    int64_t numbers[MAX_FIELDS];
+    size_t n, met = 0;
+
+    if (c->word != 0)
+        return (v->type == TYPE_WORD || v->type == TYPE_TEXT) &&
+               strcmp(v->text, kb_pool + c->word) == 0;
+    n = numbers_of(v, numbers);
+    if (c->field > 0)
+        return c->field <= n && number_holds(c, numbers[c->field - 1]);
+    for (size_t i = 0; i < n; i++)
+        met += number_holds(c, numbers[i]);
+    return met > 0 && (c->level != LEVEL_FINE || met == n);
+}
+
+enum level
+kb_judge(const struct kb_key *k, const struct value *v, const char **ret_text)
+{
+    const struct kb_case *fine = NULL;
+
+    *ret_text = NULL;
+    for (size_t i = 0; k != NULL && i < k->n_cases; i++) {
         const struct kb_case *c = &kb_cases[k->cases + i];
 
         if (!case_holds(c, v))
             continue;
-        *ret_level = (enum level)c->level;
-        return kb_pool + c->text;
-    }
-    if (v->type != TYPE_INTS || k->min > k->max)
-        return NULL;
-    for (size_t i = 0; i < v->n; i++)
-        if (v->num[i] < k->min || v->num[i] > k->max) {
-            *ret_level = LEVEL_RANGE;
-            return "outside the range that makes sense for this setting; kernels may accept it";
+        if (c->level != LEVEL_FINE) {
+            *ret_text = kb_pool + c->text;
+            return (enum level)c->level;
         }
-    return NULL;
+        if (fine == NULL)
+            fine = c;
+    }
+    for (size_t i = 0; k != NULL && v->type == TYPE_INTS && k->min <= k->max && i < v->n; i++)
+        if (v->num[i] < k->min || v->num[i] > k->max) {
+            *ret_text = "outside the range that makes sense for this setting; kernels may accept "
+                        "it";
+            return LEVEL_RANGE;
+        }
+    if (fine == NULL)
+        return LEVEL_NONE;
+    *ret_text = fine->text == 0 ? NULL : kb_pool + fine->text;
+    return LEVEL_FINE;
+}
+
+const char *
+kb_cases_text(const struct kb_key *k, enum level level)
+{
+    struct text t = {0};
+
+    for (size_t i = 0; i < k->n_cases; i++) {
+        const struct kb_case *c = &kb_cases[k->cases + i];
+
+        if (c->level != level)
+            continue;
+        text_format(&t, "%s%s", t.len > 0 ? "; " : "", kb_pool + c->condition);
+        if (c->text != 0)
+            text_format(&t, ": %s", kb_pool + c->text);
+    }
+    return t.len == 0 ? NULL : text_str(&t);
 }
 
 const char *
 level_name(enum level level)
 {
-    static const char *const names[] = {"harmful", "doubtful", "pointless", "range"};
+    static const char *const names[] = {"harmful", "doubtful", "pointless",
+                                        "range",   "unjudged", "fine"};
 
     return names[level];
 }
@@ -302,8 +400,8 @@ level_name(enum level level)
 const char *
 kb_doubt(const struct kb_key *k, const struct value *v)
 {
-    enum level level = LEVEL_POINTLESS;
-    const char *text = kb_judge(k, v, &level);
+    const char *text;
+    enum level level = kb_judge(k, v, &text);
 
-    return level == LEVEL_POINTLESS ? NULL : text;
+    return level == LEVEL_HARMFUL || level == LEVEL_DOUBTFUL || level == LEVEL_RANGE ? text : NULL;
 }

@@ -40,6 +40,9 @@ enum kb_text {
     KB_UNIT,
     KB_DEFAULT,     /* of the newest kernels that were looked at */
     KB_DEFAULT_ALL, /* of conf.all, where that is another one */
+    KB_COMPUTED,    /* the same as an expression of what usual.h knows of the machine */
+    KB_NEAR,        /* so too, but the kernel counts what was free while it started */
+    KB_COMPUTED_SOURCE,
     KB_WHEN,
     KB_RULES,
     KB_RISK,
@@ -47,6 +50,7 @@ enum kb_text {
     KB_TWIN,  /* a key for the other family */
     KB_ALIAS, /* another name of the same variable */
     KB_MODULE,
+    KB_SCOPE_UNTIL, /* "6.1 global": what it was seen to be in that version, and before */
     KB_SINCE,
     KB_ABSENT,  /* the last version that was seen without the key */
     KB_PRESENT, /* the first one that was seen with it */
@@ -55,6 +59,7 @@ enum kb_text {
     KB_NOTE,       /* a word on scopes of older versions, and the like */
     KB_SOURCE,
     KB_RULE_SOURCE, /* where the kernel combines conf.all and conf.INTERFACE */
+    KB_RISK_SOURCE, /* from risks.yaml: where the cases stand written */
     KB_VERIFIED,
     /* From seen.yaml, which a run of booted kernels writes: */
     KB_SEEN,    /* by kernel: what it starts with */
@@ -63,21 +68,27 @@ enum kb_text {
     KB_TEXTS
 };
 
+/* From bad to good, which is the order in which cases stand and are tried. */
 enum level {
     LEVEL_HARMFUL,   /* hurts, whatever the machine does */
     LEVEL_DOUBTFUL,  /* hurts where a condition holds, which the text names */
     LEVEL_POINTLESS, /* does nothing */
     LEVEL_RANGE,     /* outside the range that makes sense */
+    LEVEL_NONE,      /* nothing is known about the value */
+    LEVEL_FINE,      /* looked into, and no harm in it */
 };
 
-/* "<128", "0", "1:<10000" (the first of several numbers). */
+/* "<128", "0", "16..64", "!1", "&4" (that bit), "1:<10000" (the first of several numbers). Without
+ * a place, bad cases hold for any of the numbers and good ones for all of them. Of a list of ports
+ * it is how many there are. */
 struct kb_case {
     uint8_t level;
-    uint8_t op; /* '=', '<', '>', '!' */
-    uint8_t field;
-    int64_t number;
-    uint32_t word; /* instead of a number */
-    uint32_t text;
+    uint8_t op;    /* '=': low to high, '!': not low, '&': any bit of low */
+    uint8_t field; /* 0: none in particular */
+    int64_t low, high;
+    uint32_t word;      /* instead of numbers */
+    uint32_t condition; /* as it was written */
+    uint32_t text;      /* 0: none, for fine ones */
 };
 
 /* The default of versions before one. */
@@ -117,15 +128,21 @@ const char *kb_default_of(const struct kb_key *k, const char *path, const char *
 bool kb_default_value(const struct kb_key *k, const char *path, const char *kernel,
                       struct value *ret_value);
 const char *kb_scope_name(enum scope scope);
+/* Of that kernel; an empty version is the newest. */
+enum scope kb_scope_of(const struct kb_key *k, const char *kernel);
+/* "namespace (global in Linux 6.1 and before)" */
+const char *kb_scope_text(const struct kb_key *k);
 const char *kb_effect_text(const struct kb_key *k);
 /* As a sentence; NULL for keys without interfaces. */
 const char *kb_combine_text(enum combine combine);
 /* "added in Linux 5.14", "not in Linux 6.1, there in 6.12"; NULL: not known. */
 const char *kb_since_text(const struct kb_key *k);
-/* A word on a value that the kernel takes but that makes no sense or does harm, or NULL. */
+/* What is known about a value that the kernel takes: *ret_text may become NULL. */
+enum level kb_judge(const struct kb_key *k, const struct value *v, const char **ret_text);
+/* A word on a value that makes no sense or does harm, or NULL. */
 const char *kb_doubt(const struct kb_key *k, const struct value *v);
-/* The same with its level; *ret_level is untouched without one. */
-const char *kb_judge(const struct kb_key *k, const struct value *v, enum level *ret_level);
+/* "0: off, ...; 2: ..." of all cases of a level, or NULL. */
+const char *kb_cases_text(const struct kb_key *k, enum level level);
 
 const char *level_name(enum level level);
 

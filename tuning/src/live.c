@@ -22,6 +22,9 @@
 
 #define SMALL 65536
 #define MAX_SHOWN 5
+/* Who listens on one port for the third time was not given it by chance: of 32 ports that are all
+ * picked anew between two checks, one comes twice more in a row in one of 6000 pairs of checks. */
+#define TURNS_OF_A_SERVICE 3
 
 const char *
 severity_name(enum severity severity)
@@ -136,11 +139,65 @@ about_peer(const struct peer *p, size_t left, struct findings *f)
               "high-churn-client widens the range");
 }
 
-/* Listening ports inside the range and not reserved; and how many ports are left to choose. */
-static void
-about_ports(const struct sys *s, const struct diag *d, struct findings *f)
+/* Whether others listened there before, and others before those: then the port was asked for by
+ * number. Nothing is said of UDP, where resolvers take hundreds at random. */
+static bool
+is_asked_for(const struct diag *d, struct history *h, unsigned port)
 {
-    struct value range, reserved, stolen = {.type = TYPE_PORTS}, picked = stolen, wanted;
+    struct history_port p = history_port(h, port);
+    int64_t marks = 0;
+
+    for (size_t i = 0; i < d->n_listeners; i++)
+        if (d->listeners[i].port == port && d->listeners[i].inode != 0)
+            marks |= history_mark(d->listeners[i].inode);
+    if (marks == 0)
+        return false;
+    p.turns += (p.marks & marks) == 0;
+    p.marks = marks;
+    history_keep_port(h, &p);
+    return p.turns >= TURNS_OF_A_SERVICE;
+}
+
+/* Ports inside the range and not reserved. */
+static void
+about_overlap(const struct diag *d, const struct value *reserved, struct history *h,
+              struct findings *f)
+{
+    struct value stolen = {.type = TYPE_PORTS, .ports = mem_alloc(PORTS / 8)};
+    struct value untold = {.type = TYPE_PORTS, .ports = mem_alloc(PORTS / 8)}, wanted;
+    const size_t n = value_count_ports(&d->untold, 0, PORTS - 1);
+
+    for (unsigned p = 0; p < PORTS && n > 0; p++) {
+        if (d->untold.ports[p / 64] == 0)
+            p |= 63; /* None of these. */
+        else if (value_has_port(&d->untold, p))
+            value_add_port(h->path != NULL && n <= HISTORY_PORTS && is_asked_for(d, h, p) ? &stolen
+                                                                                          : &untold,
+                           p);
+    }
+    if (value_count_ports(&untold, 0, PORTS - 1) > 0)
+        found(f, "ports-unreserved", SEVERITY_INFO,
+              mem_format("ports %s are listened on inside net.ipv4.ip_local_port_range and not "
+                         "reserved; the kernel does not tell whether they were asked for by number "
+                         "or picked for port 0",
+                         value_show(&untold)),
+              "name those of services in net.ipv4.ip_local_reserved_ports, or in a profile");
+    if (value_count_ports(&stolen, 0, PORTS - 1) > 0) {
+        wanted = value_union(reserved, &stolen);
+        found(f, "ports-overlap", SEVERITY_WARNING,
+              mem_format("ports %s are listened on by one socket after another, and lie inside "
+                         "net.ipv4.ip_local_port_range: an outgoing connection may hold one when "
+                         "the service restarts",
+                         value_show(&stolen)),
+              mem_format("set net.ipv4.ip_local_reserved_ports to %s", value_show(&wanted)));
+    }
+}
+
+/* Listeners inside the range; and how many ports are left to choose. */
+static void
+about_ports(const struct sys *s, const struct diag *d, struct history *h, struct findings *f)
+{
+    struct value range, reserved;
     size_t left;
     int sys;
 
@@ -150,31 +207,7 @@ about_ports(const struct sys *s, const struct diag *d, struct findings *f)
     if (sys_value(s, "net/ipv4/ip_local_reserved_ports", &reserved, NULL, &sys) != ACCESS_OK ||
         reserved.type != TYPE_PORTS)
         reserved = (struct value){.type = TYPE_PORTS, .ports = mem_alloc(PORTS / 8)};
-    stolen.ports = mem_alloc(PORTS / 8);
-    picked.ports = mem_alloc(PORTS / 8);
-    for (unsigned p = (unsigned)range.num[0]; p <= (unsigned)range.num[1]; p++) {
-        if ((d->tcp_ports.ports[p / 64] | d->udp_ports.ports[p / 64]) == 0) {
-            p |= 63; /* None of these. */
-            continue;
-        }
-        if ((value_has_port(&d->tcp_ports, p) || value_has_port(&d->udp_ports, p)) &&
-            !value_has_port(&reserved, p))
-            value_add_port(value_has_port(&d->chosen, p) ? &picked : &stolen, p);
-    }
-    if (value_count_ports(&picked, 0, PORTS - 1) > 0)
-        found(f, "ports-picked", SEVERITY_INFO,
-              mem_format("ports %s are listened on and seem to have been picked by the kernel "
-                         "(port 0): they are not reserved",
-                         value_show(&picked)),
-              "if one belongs to a service, name it in net.ipv4.ip_local_reserved_ports");
-    if (value_count_ports(&stolen, 0, PORTS - 1) > 0) {
-        wanted = value_union(&reserved, &stolen);
-        found(f, "ports-overlap", SEVERITY_WARNING,
-              mem_format("ports %s are listened on and lie inside net.ipv4.ip_local_port_range: an "
-                         "outgoing connection may hold one when the service restarts",
-                         value_show(&stolen)),
-              mem_format("set net.ipv4.ip_local_reserved_ports to %s", value_show(&wanted)));
-    }
+    about_overlap(d, &reserved, h, f);
     left = (size_t)(range.num[1] - range.num[0] + 1) -
            value_count_ports(&reserved, (unsigned)range.num[0], (unsigned)range.num[1]);
     if (d->n_peers > 0)
@@ -448,7 +481,7 @@ live_look(const struct sys *s, const struct diag *d, struct history *h, struct f
 {
     struct findings f = {0};
 
-    about_ports(s, d, &f);
+    about_ports(s, d, h, &f);
     about_listeners(s, d, &f);
     about_counters(s, h, &f);
     about_backlog(s, h, &f);

@@ -61,7 +61,7 @@ static const struct command {
     {"conflicts", cmd_conflicts, "[PROFILE...]", "which files win at the next boot",
      "--profile --set --trust --root --format", "hardsock-tune conflicts busy-server"},
     {"export", cmd_export, "PROFILE...", "print for another tool (--to)",
-     "--to --profile --set --trust", "hardsock-tune export --to ansible busy-server"},
+     "--to --profile --set --trust --format", "hardsock-tune export --to ansible busy-server"},
     {"import", cmd_import, "FILE...", "sysctl.conf, tuned or Ansible files as a profile",
      "--system --root --format", "hardsock-tune import /etc/sysctl.conf > vendor.yaml"},
 };

@@ -25,7 +25,7 @@ static struct block *blocks;
 
 /* What was said; kept in the arena. */
 static struct {
-    const char **lines;
+    struct message *items;
     size_t n, capacity;
 } messages;
 
@@ -157,7 +157,7 @@ mem_release(void)
         free(blocks);
         blocks = next;
     }
-    messages.lines = NULL;
+    messages.items = NULL;
     messages.n = messages.capacity = 0;
 }
 
@@ -248,24 +248,44 @@ printable(const char *text)
     return copy;
 }
 
+static void
+tell(struct message m)
+{
+    m.text = printable(m.text);
+    messages.items = mem_grow(messages.items, messages.n, &messages.capacity, sizeof(m));
+    messages.items[messages.n++] = m;
+    (void)fflush(stdout);
+    (void)fprintf(stderr, "hardsock-tune: %s\n", m.text);
+}
+
 void
 say(const char *fmt, ...)
 {
+    struct message m = {0};
     va_list args;
-    const char *message;
 
     va_start(args, fmt);
-    message = printable(format_args(fmt, args));
+    m.text = format_args(fmt, args);
     va_end(args);
-    messages.lines = mem_grow(messages.lines, messages.n, &messages.capacity, sizeof(char *));
-    messages.lines[messages.n++] = message;
-    (void)fflush(stdout);
-    (void)fprintf(stderr, "hardsock-tune: %s\n", message);
+    tell(m);
 }
 
-const char *const *
+void
+say_at(const char *file, size_t line, size_t column, const char *fmt, ...)
+{
+    struct message m = {.file = file, .line = line, .column = column};
+    va_list args;
+
+    va_start(args, fmt);
+    m.what = format_args(fmt, args);
+    va_end(args);
+    m.text = mem_format("%s:%zu:%zu: %s", file, line, column, m.what);
+    tell(m);
+}
+
+const struct message *
 said(size_t *ret_n)
 {
     *ret_n = messages.n;
-    return messages.lines;
+    return messages.items;
 }

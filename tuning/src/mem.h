@@ -41,8 +41,17 @@ char *printable(const char *text);
 
 /* "hardsock-tune: what" on stderr. */
 void say(const char *fmt, ...) PRINTF(1, 2);
+/* Like say(), with the place in front. */
+void say_at(const char *file, size_t line, size_t column, const char *fmt, ...) PRINTF(4, 5);
+
+struct message {
+    const char *text;
+    const char *file, *what; /* of say_at; NULL otherwise */
+    size_t line, column;
+};
+
 /* What was said so far, for the JSON of a command that failed. */
-const char *const *said(size_t *ret_n);
+const struct message *said(size_t *ret_n);
 /* The same, and the code comes back. */
 #define fail_with(code, ...) (say(__VA_ARGS__), (code))
 

@@ -63,12 +63,14 @@ put_json_text(const char *s)
 }
 
 /* Indented; there is one thread, so that no lock is needed for any character. */
+_Static_assert(MAX_DEPTH == 16, "new_line indents by two blanks for each level");
+
 static void
 new_line(void)
 {
-    (void)putchar_unlocked('\n');
-    for (size_t i = 0; i < 2 * json.depth; i++)
-        (void)putchar_unlocked(' ');
+    static const char indented[] = "\n                                ";
+
+    (void)fwrite_unlocked(indented, 1, 1 + 2 * json.depth, stdout);
 }
 
 static void
@@ -153,13 +155,13 @@ void
 json_tail(enum exit_code rv)
 {
     size_t n;
-    const char *const *lines = said(&n);
+    const struct message *messages = said(&n);
 
     json_text("verdict", exit_name(rv));
     json_number("exit", rv);
     json_open("messages", '[');
     for (size_t i = 0; i < n; i++)
-        json_text(NULL, lines[i]);
+        json_text(NULL, messages[i].text);
     json_close();
     json_close();
 }
@@ -288,6 +290,28 @@ put_wrapped(int indent, const char *label, const char *text)
 
     (void)printf("%*s%s", indent, "", label);
     put_rest(width, width, text);
+}
+
+void
+put_beside(int column, const char *gap, const char *text)
+{
+    if (column + (int)(strlen(gap) + strlen(text)) <= out_columns()) {
+        (void)printf("%s%s\n", gap, printable(text));
+        return;
+    }
+    (void)putchar('\n');
+    put_wrapped(4, "", text);
+}
+
+#define KEY_WIDTH 38
+#define KEYS_FROM 80 /* columns from which keys are padded to it */
+
+void
+put_entry(const char *word, int word_width, const char *key, const char *text)
+{
+    const int width = out_columns() >= KEYS_FROM ? KEY_WIDTH : 0;
+
+    put_beside(printf("  %-*s %-*s", word_width, word, width, printable(key)), " ", text);
 }
 
 static struct {

@@ -37,6 +37,11 @@ int out_columns(void);
 void put_rest(int column, int indent, const char *text);
 /* The same behind an indentation, after a label. */
 void put_wrapped(int indent, const char *label, const char *text);
+/* The text on the line that has reached the column, after a gap, where it fits; else below it,
+ * wrapped. */
+void put_beside(int column, const char *gap, const char *text);
+/* "  word     key      text", in columns where the screen is wide enough for them. */
+void put_entry(const char *word, int word_width, const char *key, const char *text);
 /* Everything written from now on goes to a new file, which out_finish puts in the place of path: a
  * reader finds the old one or the new one, whole. Says why not. */
 bool out_to_file(const char *path);

@@ -8,6 +8,7 @@
 #include "conf.h"
 #include "key.h"
 #include "mem.h"
+#include "usual.h"
 
 #include <errno.h>
 #include <string.h>
@@ -44,7 +45,7 @@ plan_listening(const struct diag *d, const struct value *range)
         return v;
     for (size_t word = 0; word < PORTS / 64; word++)
         v.ports[word] =
-            (d->tcp_ports.ports[word] | d->udp_ports.ports[word]) & ~d->chosen.ports[word];
+            (d->tcp_ports.ports[word] | d->udp_ports.ports[word]) & ~d->untold.ports[word];
     for (unsigned port = 0; port < PORTS; port++) {
         uint64_t bit = (uint64_t)1 << port % 64;
 
@@ -132,7 +133,7 @@ plan_look(const struct sys *s, struct item *it)
         return;
     it->may_write = s->image ? 0 : sys_may_write(s, it->setting->path);
     /* fs keys could be written from here, and would change the whole machine. */
-    if (it->kb != NULL && it->kb->scope != SCOPE_NAMESPACE && !s->first_ns) {
+    if (it->kb != NULL && kb_scope_of(it->kb, s->kernel) != SCOPE_NAMESPACE && !s->first_ns) {
         it->may_write = EACCES;
         it->reason = "global: belongs to the whole machine, to be set in its first network "
                      "namespace";
@@ -141,13 +142,20 @@ plan_look(const struct sys *s, struct item *it)
     }
 }
 
+/* Whether it is what the kernel starts with; of a number that follows the memory, not less, since
+ * the kernel counts a little more of it than it tells. */
 static bool
 is_default(const struct sys *s, const struct item *it)
 {
+    const struct value *now = &it->current;
     struct value usual;
+    bool computed;
 
-    return kb_default_value(it->kb, it->setting->path, s->kernel, &usual) &&
-           value_equal(&usual, &it->current);
+    if (!usual_value(s, it->kb, it->setting->path, &usual, &computed))
+        return false;
+    if (computed && it->setting->want == WANT_AT_LEAST && now->n == 1 && usual.n == 1)
+        return now->num[0] >= usual.num[0];
+    return value_equal(&usual, now);
 }
 
 /* What a machine that boots this image will start with: from its own files, or else what current
@@ -190,6 +198,16 @@ why_missing(const struct sys *s, const char *path)
                     : sys_why_missing(s, path);
 }
 
+/* What a list of reserved ports that will do, and may be empty, leaves open. */
+static const char *
+why_enough(const struct diag *d)
+{
+    if (value_count_ports(&d->untold, 0, PORTS - 1) == 0)
+        return "nobody listens inside the range unreserved";
+    return mem_format("%s are listened on inside the range; not told whether as services",
+                      value_show(&d->untold));
+}
+
 static void
 look(const struct sys *s, const struct profile *p, const struct diag *d, struct item *it)
 {
@@ -199,18 +217,21 @@ look(const struct sys *s, const struct profile *p, const struct diag *d, struct 
 
     switch (read_value(s, it, &sys)) {
     case ACCESS_MISSING:
-        it->status = STATUS_MISSING;
+        it->status = w->optional ? STATUS_SKIPPED : STATUS_MISSING;
         it->reason = why_missing(s, w->path);
         if (w->want == WANT_UNSET || w->want == WANT_NOTHING)
             it->status = w->want == WANT_UNSET ? STATUS_OK : STATUS_REMARK;
-        else if (it->kb != NULL && it->kb->scope != SCOPE_NAMESPACE && !s->first_ns &&
+        else if (it->kb != NULL && kb_scope_of(it->kb, s->kernel) != SCOPE_NAMESPACE &&
+                 !s->first_ns &&
                  (kb_text(it->kb, KB_MODULE) == NULL ||
                   sys_has_module(s, kb_text(it->kb, KB_MODULE))))
             it->status = STATUS_GLOBAL;
         return;
     case ACCESS_DENIED:
     case ACCESS_FAILED:
-        it->status = w->want == WANT_NOTHING ? STATUS_REMARK : STATUS_DENIED;
+        it->status = w->want == WANT_NOTHING ? STATUS_REMARK
+                     : w->optional           ? STATUS_SKIPPED
+                                             : STATUS_DENIED;
         it->reason = mem_format("cannot be read: %s", strerror(sys));
         return;
     case ACCESS_OK:
@@ -231,12 +252,15 @@ look(const struct sys *s, const struct profile *p, const struct diag *d, struct 
         listening = plan_listening(d, &range);
     }
     it->target = plan_nearest(w, &it->current, &listening);
-    it->by_default = w->or_default && is_default(s, it);
+    /* Where the constraint is met anyway, it is one like all others for other profiles. */
+    it->by_default = w->or_default && !value_equal(&it->current, &it->target) && is_default(s, it);
     if (it->by_default)
         it->target = it->current;
     it->target_text = value_show(&it->target);
     it->status = value_equal(&it->current, &it->target) ? STATUS_OK : STATUS_DRIFT;
     plan_look(s, it);
+    if (w->listening && it->status == STATUS_OK)
+        it->reason = why_enough(d);
 }
 
 static void
@@ -273,10 +297,15 @@ add_pattern(const struct sys *s, const struct profile *p, const struct diag *d,
 {
     const char *star = strchr(w->path, '*');
     char **names = sys_names(s, mem_copy(w->path, (size_t)(star - w->path) - 1));
-    char *all[] = {mem_dup("all"), NULL};
+    static const char *const any[] = {"all", "default", "lo", "eth0"};
+    char *single[] = {NULL, NULL};
 
-    if (s->image) /* The pattern itself is persisted. */
-        names = all;
+    /* The pattern itself is persisted, for the sake of one that it is about. */
+    for (size_t i = 0; s->image && i < sizeof(any) / sizeof(any[0]) && single[0] == NULL; i++)
+        if (!is_named(p, mem_format("%.*s%s%s", (int)(star - w->path), w->path, any[i], star + 1)))
+            single[0] = mem_dup(any[i]);
+    if (s->image)
+        names = single;
 
     if (*names == NULL)
         add_item(s, p, d, w, NULL, plan, capacity);

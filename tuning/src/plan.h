@@ -27,7 +27,7 @@ struct item {
     enum status status;
     struct value current, target;
     const char *current_text, *target_text; /* NULL where there is none */
-    const char *reason;                     /* for every status but ok and drift */
+    const char *reason;                     /* of ok and drift only where there is one */
     const char *doubt;
     bool by_default; /* as wanted only since it is what the kernel starts with */
     int may_write;   /* 0 or an errno; for drift */
@@ -53,7 +53,7 @@ bool plan_rules(const struct sys *s, const struct plan *plan);
 struct value plan_nearest(const struct setting *w, const struct value *v,
                           const struct value *listening);
 /* Ports of services that listen inside a range: automatic choice could take those, and only those.
- * What the kernel picked for somebody is no service. */
+ * What the kernel may have picked for somebody is not called a service. */
 struct value plan_listening(const struct diag *d, const struct value *range);
 /* Doubts about the target, and whether it could be written. */
 void plan_look(const struct sys *s, struct item *it);

@@ -33,6 +33,8 @@ struct setting {
     size_t n;
     bool or_default; /* what the kernel starts with is as wanted, too */
     bool listening;  /* contains: what listens on the machine as well */
+    bool excluded;   /* no pattern reaches it, and nothing is wanted of it */
+    bool optional;   /* where it is not there, or cannot be set, nothing is wrong */
     const char *why, *risk, *source, *wrong_if, *since, *scope, *verdict, *article, *module;
 };
 
@@ -58,6 +60,14 @@ enum exit_code profile_from_text(const struct options *o, const char *file,
 const char *setting_show(const struct setting *s);
 /* Whether the author says what may go wrong, other than that nobody said it. */
 bool setting_names_risk(const struct setting *s);
+/* Whether the numbers of such a value rise from left to right, as those of its key must. */
+bool value_rises(const char *path, const struct value *v);
+/* What is known about what the setting may write, of several values the worst; *ret_text may become
+ * NULL. A port range is fine where the profile reserves what listens. */
+enum level profile_judge(const struct profile *p, const struct setting *s, const char **ret_text);
+/* "KEY = VALUE: what is known [doubtful]", with what the profile says of its risk; NULL where there
+ * is nothing to warn of. *ret_weighed: the author has named a risk, so that it is a note. */
+const char *profile_warning(const struct profile *p, const struct setting *s, bool *ret_weighed);
 const char *want_name(enum want want);
 /* A wide range without its reservation takes the ports of services: whether the profile's value of
  * that key depends on what listens on the machine, though it is a fixed one. */

@@ -105,7 +105,7 @@ void
 advise_on_ports(const struct sys *s, const struct diag *d, struct advice *a)
 {
     static const char key[] = "net.ipv4.ip_local_reserved_ports";
-    struct value range, reserved, listening;
+    struct value range, reserved;
     size_t before = a->proposed, left;
     int sys;
 
@@ -118,17 +118,16 @@ advise_on_ports(const struct sys *s, const struct diag *d, struct advice *a)
     left = (size_t)(range.num[1] - range.num[0] + 1) -
            value_count_ports(&reserved, (unsigned)range.num[0], (unsigned)range.num[1]);
     advise_on_range(s, d, &range, left, a);
-    listening = plan_listening(d, &range);
-    if (!value_contains(&reserved, &listening))
-        propose(a, key, "contains", "[listening]",
-                mem_format("Ports %s are listened on and lie inside the range of automatic ones.",
-                           value_show(&listening)),
-                "Those ports are no longer chosen for outgoing connections.");
-    else if (a->proposed > before)
+    if (a->proposed > before)
         propose(a, key, "contains", "[listening]", "Goes with the wider range.",
                 "Those ports are no longer chosen for outgoing connections.");
+    else if (value_count_ports(&d->untold, 0, PORTS - 1) > 0)
+        leave(a, key,
+              mem_format("ports %s are listened on inside the range of automatic ones, but it is "
+                         "not told which are of services and which were picked for port 0",
+                         value_show(&d->untold)));
     else
-        leave(a, key, "no service listens inside the range of automatic ports unreserved");
+        leave(a, key, "nobody listens inside the range of automatic ports unreserved");
 }
 
 /* A limit that a counter says was met. */

@@ -73,7 +73,7 @@ report_make(const struct options *o, bool with_findings, struct report *ret)
     }
     if (with_findings)
         sys_remember(&ret->sys);
-    diag_read(&ret->sys, &ret->diag);
+    diag_read(&ret->sys, false, &ret->diag);
     if (o->baseline != NULL)
         rv = add_baseline(o, ret);
     else if (o->n_profiles == 0 && o->n_args == 0)
@@ -101,6 +101,32 @@ report_make(const struct options *o, bool with_findings, struct report *ret)
         report_close(ret);
     findings_date(&ret->findings, &ret->history);
     return rv;
+}
+
+/* Why an image cannot say the value; NULL where it can. */
+static const char *
+why_not_here(const struct report *r, const struct item *it)
+{
+    for (size_t i = 0; i < r->n; i++)
+        if (needs_reservation(&r->profiles[i], it->setting->path))
+            return NEEDS_RESERVATION ": persist it there";
+    return it->setting->listening ? "depends on what listens on the machine: persist it there"
+                                  : NULL;
+}
+
+void
+report_withhold(const struct report *r, struct plan *plan)
+{
+    for (size_t i = 0; i < plan->n && r->sys.image; i++) {
+        struct item *it = &plan->items[i];
+        const char *why = it->target_text == NULL ? NULL : why_not_here(r, it);
+
+        if (why == NULL)
+            continue;
+        it->status = STATUS_MISSING;
+        it->target_text = NULL;
+        it->reason = why;
+    }
 }
 
 void

@@ -24,6 +24,9 @@ struct report {
 /* Opens the system, loads the profiles that o names (default: baseline), and looks. */
 enum exit_code report_make(const struct options *o, bool with_findings, struct report *ret);
 void report_close(struct report *r);
+/* In an image nobody listens: what depends on that is not told there, whatever its files reserve,
+ * and has no target any more. */
+void report_withhold(const struct report *r, struct plan *plan);
 enum exit_code report_verdict(const struct options *o, const struct report *r);
 void report_pretty(const struct options *o, const struct report *r, enum exit_code rv);
 void report_json(const struct options *o, const char *command, const struct report *r,

@@ -78,6 +78,8 @@ state_of(const struct item *it)
     if (it->status == STATUS_DRIFT && it->target_text != NULL)
         return mem_format("%s, wanted: %s", shown(it->current_text),
                           with_unit(it, setting_show(it->setting)));
+    if (it->status == STATUS_OK && it->current_text != NULL && it->reason != NULL)
+        return mem_format("%s: %s", shown(it->current_text), it->reason);
     if (it->status == STATUS_WAIVED && it->current_text != NULL)
         return mem_format("%s, %s", shown(it->current_text), it->reason);
     if (it->current_text != NULL)

@@ -174,9 +174,10 @@ take_want(const char *file, const struct node *n, struct setting *s)
         s->n = 1;
         return take_value(file, n, &s->texts[0]);
     }
-    return unknown(file, n, "a setting",
-                   "value, at_least, at_most, range, one_of, contains, unset, why, risk, since, "
-                   "source, wrong_if, scope, requires, or_default, article, verdict");
+    return unknown(
+        file, n, "a setting",
+        "value, at_least, at_most, range, one_of, contains, unset, why, risk, since, "
+        "source, wrong_if, scope, requires, or_default, excluded, optional, article, verdict");
 }
 
 static bool
@@ -209,6 +210,13 @@ take_scope(const char *file, const struct node *n, const char **ret_scope)
 }
 
 static bool
+take_true(const char *file, const struct node *n, bool *ret)
+{
+    *ret = n->kind == NODE_SCALAR && strcmp(n->text, "true") == 0;
+    return *ret || bad(file, n, mem_format("%s takes only true", n->key));
+}
+
+static bool
 take_field(const char *file, const struct node *n, struct setting *s)
 {
     if (strcmp(n->key, "why") == 0)
@@ -229,10 +237,12 @@ take_field(const char *file, const struct node *n, struct setting *s)
         return take_scope(file, n, &s->scope);
     if (strcmp(n->key, "requires") == 0)
         return take_requires(file, n, &s->since, &s->module);
-    if (strcmp(n->key, "or_default") == 0) {
-        s->or_default = n->kind == NODE_SCALAR && strcmp(n->text, "true") == 0;
-        return s->or_default || bad(file, n, "or_default takes only true");
-    }
+    if (strcmp(n->key, "or_default") == 0)
+        return take_true(file, n, &s->or_default);
+    if (strcmp(n->key, "excluded") == 0)
+        return take_true(file, n, &s->excluded);
+    if (strcmp(n->key, "optional") == 0)
+        return take_true(file, n, &s->optional);
     return take_want(file, n, s);
 }
 
@@ -250,7 +260,9 @@ take_body(const char *file, const struct node *n, struct setting *s)
     for (const struct node *f = n->first; f != NULL; f = f->next)
         if (!take_field(file, f, s))
             return false;
-    if (s->want == WANT_NOTHING && s->verdict == NULL)
+    if (s->excluded && s->want != WANT_NOTHING)
+        return bad(file, n, "is excluded from patterns, and so wants nothing itself");
+    if (s->want == WANT_NOTHING && s->verdict == NULL && !s->excluded)
         return bad(file, n, "says nothing: value, at_least, ... or a verdict is missing");
     if (s->why == NULL && s->verdict == NULL)
         return bad(file, n, "does not say why");

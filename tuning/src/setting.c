@@ -41,16 +41,16 @@ makes_sense(const struct setting *s, const struct kb_key *k)
     return true;
 }
 
-static bool
-sorted(const struct setting *s, const struct value *v)
+bool
+value_rises(const char *path, const struct value *v)
 {
     static const char *const rising[] = {"net/ipv4/tcp_rmem", "net/ipv4/tcp_wmem",
                                          "net/ipv4/tcp_mem", "net/ipv4/ip_local_port_range", NULL};
 
-    for (size_t r = 0; rising[r] != NULL; r++)
-        for (size_t i = 1; strcmp(rising[r], s->path) == 0 && i < v->n; i++)
+    for (size_t r = 0; v->type == TYPE_INTS && rising[r] != NULL; r++)
+        for (size_t i = 1; strcmp(rising[r], path) == 0 && i < v->n; i++)
             if (v->num[i] < v->num[i - 1])
-                return bad(s, value_show(v), "must rise from left to right");
+                return false;
     return true;
 }
 
@@ -74,8 +74,8 @@ setting_finish(struct setting *s, const struct vars *vars)
         if (!value_parse(text, k == NULL ? TYPE_TEXT : k->type, k == NULL ? 0 : fields_of(s, k),
                          true, &s->values[i], &why))
             return bad(s, text, why);
-        if (s->want != WANT_RANGE && !sorted(s, &s->values[i]))
-            return false;
+        if (s->want != WANT_RANGE && !value_rises(s->path, &s->values[i]))
+            return bad(s, value_show(&s->values[i]), "must rise from left to right");
     }
     if (s->want == WANT_RANGE && s->values[0].num[0] > s->values[1].num[0])
         return bad(s, s->texts[0], "is above the other end of the range");
@@ -100,6 +100,76 @@ needs_reservation(const struct profile *p, const char *path)
         if (p->settings[i].listening)
             return true;
     return false;
+}
+
+/* A bound is met by everything beyond it: what is known against it must hold at both ends, and be
+ * the same there. */
+static enum level
+judge_bound(const struct setting *s, const struct kb_key *k, const char **ret_text)
+{
+    enum level level = kb_judge(k, &s->values[0], ret_text);
+    struct value end = s->values[s->n - 1];
+    const char *beyond;
+
+    for (size_t i = 0; s->want != WANT_RANGE && i < end.n; i++)
+        end.num[i] = s->want == WANT_AT_LEAST ? INT64_MAX : k->min <= k->max ? k->min : 0;
+    if (level >= LEVEL_NONE || (kb_judge(k, &end, &beyond) == level && beyond == *ret_text))
+        return level;
+    *ret_text = NULL;
+    return LEVEL_NONE;
+}
+
+enum level
+profile_judge(const struct profile *p, const struct setting *s, const char **ret_text)
+{
+    const struct kb_key *k = kb_find(s->path);
+    enum level worst = LEVEL_FINE;
+
+    *ret_text = NULL;
+    switch (s->want) {
+    case WANT_UNSET:
+    case WANT_NOTHING:
+        *ret_text = "sets nothing";
+        return LEVEL_FINE;
+    case WANT_AT_LEAST:
+    case WANT_AT_MOST:
+    case WANT_RANGE:
+        return judge_bound(s, k, ret_text);
+    case WANT_CONTAINS:
+        *ret_text = s->listening ? "reserves what listens on the machine" : NULL;
+        return s->listening ? LEVEL_FINE : LEVEL_NONE;
+    case WANT_EXACT:
+    case WANT_ONE_OF:
+        break;
+    }
+    if (needs_reservation(p, s->path)) {
+        *ret_text = "with every port that is listened on reserved";
+        return LEVEL_FINE;
+    }
+    for (size_t i = 0; i < s->n; i++) {
+        const char *text;
+        enum level level = kb_judge(k, &s->values[i], &text);
+
+        if (i == 0 || level < worst) {
+            worst = level;
+            *ret_text = text;
+        }
+    }
+    return worst;
+}
+
+const char *
+profile_warning(const struct profile *p, const struct setting *s, bool *ret_weighed)
+{
+    const char *text;
+    enum level level = profile_judge(p, s, &text);
+
+    *ret_weighed = level == LEVEL_DOUBTFUL && setting_names_risk(s);
+    if (level >= LEVEL_NONE)
+        return NULL;
+    return mem_format("%s = %s: %s [%s]%s%s", key_show(s->path), setting_show(s), text,
+                      level_name(level), *ret_weighed ? "; the profile says of its risk: " : "",
+                      *ret_weighed ? s->risk : "");
 }
 
 const char *
@@ -132,7 +202,7 @@ setting_show(const struct setting *s)
     case WANT_CONTAINS:
         text_puts(&t, value_show(&s->values[0]));
         if (s->listening)
-            text_format(&t, "%severy listening port", t.len > 0 ? " and " : "");
+            text_format(&t, "%severy service's port", t.len > 0 ? " and " : "");
         return mem_format("with %s", text_str(&t));
     case WANT_UNSET:
         return "not set";

@@ -16,7 +16,7 @@ static const struct {
     {"waived", STRICT_WAIVED},   {"repeated", STRICT_REPEATED},   {"unknown", STRICT_UNKNOWN},
     {"range", STRICT_RANGE},     {"pointless", STRICT_POINTLESS}, {"doubtful", STRICT_DOUBTFUL},
     {"harmful", STRICT_HARMFUL}, {"pattern", STRICT_PATTERN},     {"why", STRICT_WHY},
-    {"risk", STRICT_RISK},
+    {"risk", STRICT_RISK},       {"unjudged", STRICT_UNJUDGED},
 };
 
 #define N_CLASSES (sizeof(classes) / sizeof(classes[0]))
@@ -43,7 +43,7 @@ strict_parse(const char *text, unsigned *ret_strict)
     struct text known = {0};
 
     for (size_t i = 0; text == NULL && i < N_CLASSES; i++)
-        all |= classes[i].bit & ~(unsigned)STRICT_WAIVED;
+        all |= classes[i].bit & ~(unsigned)(STRICT_WAIVED | STRICT_UNJUDGED);
     while (text != NULL) {
         size_t len = strcspn(text, ",");
         unsigned one = find(text, len);

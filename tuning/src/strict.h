@@ -1,6 +1,7 @@
 /* strict.h: --strict, or --strict=CLASS,...: what else counts.
  *
- * Alone it stands for every class but `waived`, since a waiver is there not to count.
+ * Alone it stands for every class but `waived` and `unjudged`: a waiver is there not to count, and
+ * what this tool does not know is no fault.
  */
 #ifndef TUNE_STRICT_H
 #define TUNE_STRICT_H
@@ -24,6 +25,8 @@ enum strict {
     STRICT_PATTERN = 1 << 10,
     STRICT_WHY = 1 << 11,
     STRICT_RISK = 1 << 12,
+    /* judge, if named: that nothing is known of a value is no fault of its author */
+    STRICT_UNJUDGED = 1 << 13,
 };
 
 /* NULL: --strict alone. False after a message. */

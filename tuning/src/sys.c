@@ -18,7 +18,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <sys/utsname.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -167,9 +166,17 @@ struct known {
     int may_write; /* 0 or an errno; -1: not asked yet */
 };
 
+/* The names in one directory. */
+struct listed {
+    const char *dir;
+    char **names;
+};
+
 struct memory {
     struct known slots[SLOTS];
     size_t n;
+    struct listed listed[8];
+    size_t n_listed;
 };
 
 void
@@ -289,22 +296,11 @@ sys_write(const struct sys *s, const char *path, const char *text)
     return sys;
 }
 
+/* Tells a mount that is read-only, too: EROFS. */
 static int
 ask_may_write(const struct sys *s, const char *path)
 {
-    struct statvfs fs;
-    int fd;
-
-    if (faccessat(s->proc_sys, path, W_OK, AT_EACCESS) != 0)
-        return errno;
-    if ((fd = open_beneath(s->proc_sys, path, O_PATH)) < 0)
-        return errno;
-    if (fstatvfs(fd, &fs) == 0 && (fs.f_flag & ST_RDONLY) != 0)
-        errno = EROFS;
-    else
-        errno = 0;
-    (void)close(fd);
-    return errno;
+    return faccessat(s->proc_sys, path, W_OK, AT_EACCESS) == 0 ? 0 : errno;
 }
 
 int
@@ -357,7 +353,7 @@ sys_why_missing(const struct sys *s, const char *path)
                           s->saved->file);
     if (module != NULL && !sys_has_module(s, module))
         return mem_format("module %s is not loaded", module);
-    if (k->scope != SCOPE_NAMESPACE && !s->first_ns)
+    if (kb_scope_of(k, s->kernel) != SCOPE_NAMESPACE && !s->first_ns)
         return "global: only visible, and only to be set, in the machine's first network namespace";
     (void)snprintf(dir, sizeof(dir), "%s", path);
     if (strchr(kb_path(k), '*') != NULL && strrchr(dir, '/') != NULL) {
@@ -389,16 +385,14 @@ sys_value(const struct sys *s, const char *path, struct value *ret_value, const 
     return ACCESS_OK;
 }
 
-char **
-sys_names(const struct sys *s, const char *dir)
+static char **
+ask_names(const struct sys *s, const char *dir)
 {
     size_t n = 0, capacity = 0;
     char **names = NULL;
-    int fd = s->saved != NULL ? -1 : open_beneath(s->proc_sys, dir, O_RDONLY | O_DIRECTORY);
+    int fd = open_beneath(s->proc_sys, dir, O_RDONLY | O_DIRECTORY);
     DIR *d = fd < 0 ? NULL : fdopendir(fd);
 
-    if (s->saved != NULL)
-        return saved_names(s->saved, dir);
     /* cppcheck-suppress readdirCalled; there is one thread */
     for (struct dirent *entry; d != NULL && n < MAX_DIR && (entry = readdir(d)) != NULL;) {
         if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
@@ -412,6 +406,23 @@ sys_names(const struct sys *s, const char *dir)
         (void)close(fd);
     names = mem_grow(names, n, &capacity, sizeof(*names));
     names[n] = NULL;
+    return names;
+}
+
+char **
+sys_names(const struct sys *s, const char *dir)
+{
+    struct memory *m = s->memory;
+    char **names;
+
+    if (s->saved != NULL)
+        return saved_names(s->saved, dir);
+    for (size_t i = 0; m != NULL && i < m->n_listed; i++)
+        if (strcmp(m->listed[i].dir, dir) == 0)
+            return m->listed[i].names;
+    names = ask_names(s, dir);
+    if (m != NULL && m->n_listed < sizeof(m->listed) / sizeof(m->listed[0]))
+        m->listed[m->n_listed++] = (struct listed){mem_dup(dir), names};
     return names;
 }
 

@@ -8,7 +8,6 @@
 
 #include "mem.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <yaml.h>
@@ -24,19 +23,6 @@ struct reader {
     const char *key;
     size_t key_line, key_column;
 };
-
-void
-say_at(const char *file, size_t line, size_t column, const char *fmt, ...)
-{
-    char message[512];
-    va_list args;
-
-    va_start(args, fmt);
-    /* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): va_start stands above */
-    (void)vsnprintf(message, sizeof(message), fmt, args);
-    va_end(args);
-    say("%s:%zu:%zu: %s", file, line, column, message);
-}
 
 static bool
 refuse(const struct reader *r, const yaml_event_t *e, const char *what)

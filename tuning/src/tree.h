@@ -7,7 +7,7 @@
 #ifndef TUNE_TREE_H
 #define TUNE_TREE_H
 
-#include "tune.h"
+#include "mem.h"
 
 /* kbgen reads larger files, which are our own. */
 #ifndef YAML_MAX_SIZE
@@ -31,9 +31,6 @@ struct node {
 /* Reads the whole text; NULL after a message "name:line:column: what". */
 struct node *yaml_read(const char *name, const unsigned char *text, size_t len);
 /* The text as a double-quoted scalar, which must hold no control characters. */
-struct text;
 void yaml_quote(struct text *t, const char *s);
-/* Like say(), with the place in front. */
-void say_at(const char *file, size_t line, size_t column, const char *fmt, ...) PRINTF(4, 5);
 
 #endif

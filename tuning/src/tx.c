@@ -43,10 +43,10 @@ show_change(const struct options *o, const struct change *c)
         json_close();
         return;
     }
-    (void)printf("  %-9s %-38s ", c->action, printable(key));
-    (void)printf("%s -> %s%s%s\n", *before == '\0' ? "(empty)" : printable(before),
-                 *after == '\0' ? "(empty)" : printable(after), c->note == NULL ? "" : "   ",
-                 c->note == NULL ? "" : c->note);
+    put_entry(c->action, 9, key,
+              mem_format("%s -> %s%s%s", *before == '\0' ? "(empty)" : before,
+                         *after == '\0' ? "(empty)" : after, c->note == NULL ? "" : "   ",
+                         c->note == NULL ? "" : c->note));
 }
 
 void
@@ -64,7 +64,7 @@ changes_show(const struct options *o, const struct changes *c, enum exit_code rv
         json_close();
         json_tail(rv);
     } else if (o->format == FORMAT_PRETTY && c->summary != NULL) {
-        (void)printf("%s\n", c->summary);
+        put_wrapped(0, "", c->summary);
     }
 }
 
@@ -203,6 +203,29 @@ has_entry(const struct journal *j, const char *path)
     return false;
 }
 
+static bool
+is_optional(const struct plan *plan, const char *path)
+{
+    for (size_t i = 0; i < plan->n; i++)
+        if (strcmp(plan->items[i].setting->path, path) == 0)
+            return plan->items[i].setting->optional;
+    return false;
+}
+
+/* Whether a step that failed may be left out: nothing was changed, and nothing hangs on it. */
+static bool
+may_be_missed(const struct sys *s, const struct plan *plan, const struct entry *e)
+{
+    return is_optional(plan, e->path) && tx_holds(s, e->path, e->before);
+}
+
+static void
+drop_entry(struct journal *j, size_t i)
+{
+    j->n--;
+    memmove(&j->entries[i], &j->entries[i + 1], (j->n - i) * sizeof(*j->entries));
+}
+
 /* Whether the plan holds, now that all is written. What was right before and is not any more joins
  * the journal, to be taken back with the rest. */
 static bool
@@ -238,9 +261,14 @@ tx_run(const struct sys *s, const struct store *st, const struct plan *plan, str
 
     if ((rv = journal_save(st, j)) != EXIT_AS_WANTED)
         return rv;
-    for (size_t i = 0; i < j->n; i++)
-        if ((sys = write_entry(s, &j->entries[i], c)) != 0)
+    for (size_t i = 0; i < j->n;) {
+        if ((sys = write_entry(s, &j->entries[i], c)) == 0)
+            i++;
+        else if (may_be_missed(s, plan, &j->entries[i]))
+            drop_entry(j, i);
+        else
             return give_up(s, st, j, i + 1, sys, c);
+    }
     if (!plan_holds(s, plan, j, c))
         return give_up(s, st, j, j->n, 0, c);
     for (size_t i = 0; i < j->n; i++)

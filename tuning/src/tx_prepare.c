@@ -57,6 +57,10 @@ take_item(const struct options *o, const struct item *it, struct journal *j)
         if (it->may_write != 0 && it->reason != NULL && strncmp(it->reason, "global", 6) == 0 &&
             (o->strict & STRICT_MISSING) == 0)
             return leave_out(o, key, it->reason, EXIT_GLOBAL);
+        if (it->may_write != 0 && it->setting->optional) {
+            say("%s: left out, as it is optional: %s", key, it->reason);
+            return EXIT_AS_WANTED;
+        }
         if (it->may_write != 0)
             return fail_with(EXIT_PERMISSION, "%s: %s", key, it->reason);
         journal_add(j, it->setting->path, it->current_text, it->target_text, ENTRY_STEP);

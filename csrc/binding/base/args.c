@@ -492,6 +492,23 @@ address_object(const struct hs_addr *addr)
 }
 
 PyObject *
+tcp_fields_dict(const void *info, size_t len)
+{
+    struct hs_tcp_field fields[HS_TCP_FIELDS_MAX];
+    size_t n = hs_tcp_fields(info, len, fields);
+    PyObject *dict = PyDict_New();
+
+    for (size_t i = 0; dict != NULL && i < n; i++) {
+        PyObject *value = PyLong_FromUnsignedLongLong(fields[i].value);
+
+        if (value == NULL || PyDict_SetItemString(dict, fields[i].name, value) < 0)
+            Py_CLEAR(dict);
+        Py_XDECREF(value);
+    }
+    return dict;
+}
+
+PyObject *
 record_new(PyObject *type, const char *format, ...)
 {
     PyObject *values, *args, *record = NULL;

@@ -43,6 +43,8 @@ PyObject *address_object(const struct hs_addr *addr);
 PyObject *address_text(const struct hs_addr *addr);
 /* Messages are cut to a size and may hold paths: they need not be whole UTF-8. */
 PyObject *text_object(const char *text);
+/* hs_tcp_fields of so many bytes, as a dict of ints. */
+PyObject *tcp_fields_dict(const void *info, size_t len);
 /* A NamedTuple of _records.py from the values of all its fields, which format has as Py_BuildValue
  * wants them; past its own __new__, which is Python code and the half of what it costs. */
 PyObject *record_new(PyObject *type, const char *format, ...);

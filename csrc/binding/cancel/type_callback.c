@@ -286,7 +286,7 @@ static PyMemberDef callback_members[] = {
 
 PyDoc_STRVAR(callback_doc, "A callback on a token, made by CancelToken.on_cancel().\n\n"
                            "The token keeps it: dropping this object does not take the callback\n"
-                           "back; remove() does.");
+                           "back; remove() does, from any thread.");
 
 static PyType_Slot callback_slots[] = {
     {Py_tp_members, callback_members},

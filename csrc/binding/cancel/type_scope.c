@@ -20,7 +20,7 @@ typedef struct {
     PyObject *host; /* owns: what hardsock.aio knows of the block, or NULL */
     bool shields;
     bool in_task; /* a TaskScope: entered once, in a task */
-    bool used;
+    atomic_bool used;
     atomic_int given_state; /* of a TaskScope: GIVEN_*; its seconds and name are written once */
     atomic_int state;
 } ScopeObject;
@@ -628,21 +628,20 @@ task_scope_aenter(PyObject *obj, PyObject *Py_UNUSED(ignored))
 {
     ScopeObject *self = (ScopeObject *)obj;
     ReadyObject *ready;
+    bool unused = false;
 
     if (atomic_load(&self->given_state) != GIVEN_ALL) {
         PyErr_SetString(PyExc_RuntimeError, "timeout.__init__() has not been called");
         return NULL;
     }
-    if (self->used) {
+    if (!atomic_compare_exchange_strong(&self->used, &unused, true)) {
         PyErr_SetString(PyExc_RuntimeError, "this timeout was entered before: make another one");
         return NULL;
     }
-    if ((ready = ready_make(self->st)) == NULL)
-        return NULL;
-    if ((ready->value = scope_enter(obj, NULL)) == NULL)
+    if ((ready = ready_make(self->st)) != NULL && (ready->value = scope_enter(obj, NULL)) == NULL)
         Py_CLEAR(ready);
-    else
-        self->used = true;
+    if (ready == NULL) /* It was not: it may be yet. */
+        atomic_store(&self->used, false);
     return (PyObject *)ready;
 }
 

@@ -308,7 +308,7 @@ whether_in_time(struct job *job)
 
 PyDoc_STRVAR(wait_doc, "wait($self, /, timeout=None)\n--\n\n"
                        "Block until this token has ended: True; False after timeout seconds.\n\n"
-                       "The ambient scope does not apply.");
+                       "The ambient scope does not apply, and nothing is raised when it ends.");
 
 static int
 token_prepare_wait(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,

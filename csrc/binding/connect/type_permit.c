@@ -177,7 +177,8 @@ static PyMethodDef permit_methods[] = {
 };
 
 PyDoc_STRVAR(permit_doc,
-             "Leave to try something once: Breaker.permit() gives it, record() ends it.");
+             "Leave to try something once: Breaker.permit() gives it, record() ends it.\n\n"
+             "Of two threads that record, one does. One that is dropped goes back uncounted.");
 
 static PyType_Slot permit_slots[] = {
     {Py_tp_dealloc, HS_SLOT(permit_dealloc)},

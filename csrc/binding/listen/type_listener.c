@@ -465,7 +465,8 @@ PyDoc_STRVAR(
     "accept($self, /, *, timeout=None, token=None)\n--\n\n"
     "Wait for a connection and return it.\n\n"
     "Survives clients that leave at once and want of descriptors (see stats()). Any number\n"
-    "of threads may accept at once. Raises DeadlineExceeded, Cancelled or Closed.");
+    "of threads may accept at once. Raises DeadlineExceeded, Cancelled or Closed; a client that\n"
+    "has come by then stays in the queue for the next call.");
 
 static int
 listener_prepare_accept(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
@@ -881,7 +882,9 @@ PyDoc_STRVAR(listener_doc, "Listener(address, /, *, sockopts=None, backlog=4096,
                            "unlink_stale=False, tls=None, max_handshakes=256, handshake_rate=None, "
                            "tls_breaker=None, tls_fallback=None, proxy_from=None, "
                            "proxy_timeout=5.0, peer_limits=None, peers_exempt=None)\n--\n\n"
-                           "A listening stream socket; see hardsock.listen, which makes them.");
+                           "A listening stream socket; see hardsock.listen, which makes them.\n\n"
+                           "Any number of threads may accept, and any may close it: that wakes\n"
+                           "them. In a forked child it only closes.");
 
 static PyMemberDef listener_members[] = {
     {"__weaklistoffset__", HS_T_PYSSIZET, offsetof(ListenerObject, weakrefs), HS_READONLY, NULL},

@@ -302,9 +302,10 @@ JOB_METHODS(conn, send)
 CONN_DOC(sendall,
          "sendall($self, data, flags=0, /, *, timeout=None, token=None)\n--\n\n"
          "Send all of data, under one deadline.\n\n"
-         "On failure bytes_done of the exception says how many bytes the kernel took; whether\n"
-         "the peer got them is unknown. If any were taken the direction is poisoned: later\n"
-         "sends raise Poisoned, since nobody may write behind half a message.");
+         "Raises DeadlineExceeded, Cancelled, Closed, Busy, Reset, DeadPeer, BrokenPipe or\n"
+         "Poisoned. On failure bytes_done of the exception says how many bytes the kernel took;\n"
+         "whether the peer got them is unknown. If any were taken the direction is poisoned:\n"
+         "later sends raise Poisoned, since nobody may write behind half a message.");
 
 static int
 conn_prepare_sendall(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,

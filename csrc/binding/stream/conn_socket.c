@@ -498,70 +498,6 @@ conn_audit(PyObject *obj, PyObject *Py_UNUSED(ignored))
 
 /* ---- tcp_info ------------------------------------------------------------------------------ */
 
-#define INFO(field)                                                                                \
-    {                                                                                              \
-#field, offsetof(struct tcp_info, tcpi_##field),                                           \
-            sizeof(((struct tcp_info *)0)->tcpi_##field)                                           \
-    }
-
-static const struct {
-    const char *name;
-    size_t offset, size;
-} info_fields[] = {
-    INFO(state),
-    INFO(retransmits),
-    INFO(probes),
-    INFO(backoff),
-    INFO(rto),
-    INFO(rtt),
-    INFO(rttvar),
-    INFO(min_rtt),
-    INFO(unacked),
-    INFO(lost),
-    INFO(retrans),
-    INFO(total_retrans),
-    INFO(last_data_sent),
-    INFO(last_data_recv),
-    INFO(last_ack_recv),
-    INFO(snd_cwnd),
-    INFO(snd_ssthresh),
-    INFO(snd_mss),
-    INFO(rcv_mss),
-    INFO(pmtu),
-    INFO(rcv_space),
-    INFO(notsent_bytes),
-    INFO(bytes_acked),
-    INFO(bytes_received),
-    INFO(bytes_sent),
-    INFO(bytes_retrans),
-    INFO(segs_out),
-    INFO(segs_in),
-    INFO(delivery_rate),
-    INFO(busy_time),
-    INFO(rwnd_limited),
-    INFO(sndbuf_limited),
-    INFO(rcv_ooopack),
-    INFO(snd_wnd),
-};
-
-static uint64_t
-info_value(const struct tcp_info *info, size_t offset, size_t size)
-{
-    const char *at = (const char *)info + offset;
-    uint64_t wide;
-    uint32_t narrow;
-
-    if (size == sizeof(wide)) {
-        memcpy(&wide, at, sizeof(wide));
-        return wide;
-    }
-    if (size == sizeof(narrow)) {
-        memcpy(&narrow, at, sizeof(narrow));
-        return narrow;
-    }
-    return (uint8_t)*at;
-}
-
 CONN_DOC(tcp_info,
          "tcp_info($self, /)\n--\n\n"
          "The kernel's view of this TCP connection (TCP_INFO, tcp(7)), as a dict of ints.\n\n"
@@ -576,24 +512,11 @@ conn_tcp_info(PyObject *obj, PyObject *Py_UNUSED(ignored))
     struct hs_error err = {0};
     struct tcp_info info;
     socklen_t len = sizeof(info);
-    PyObject *dict;
     hs_err rv;
 
     if (core == NULL)
         return NULL;
     if ((rv = hs_conn_getsockopt(core, IPPROTO_TCP, TCP_INFO, &info, &len, &err)) != HS_OK)
         return conn_socket_fail(self, &err, rv);
-    dict = PyDict_New();
-    for (size_t i = 0; dict != NULL && i < sizeof(info_fields) / sizeof(info_fields[0]); i++) {
-        PyObject *value;
-
-        if (info_fields[i].offset + info_fields[i].size > len)
-            continue;
-        value = PyLong_FromUnsignedLongLong(
-            info_value(&info, info_fields[i].offset, info_fields[i].size));
-        if (value == NULL || PyDict_SetItemString(dict, info_fields[i].name, value) < 0)
-            Py_CLEAR(dict);
-        Py_XDECREF(value);
-    }
-    return dict;
+    return tcp_fields_dict(&info, len);
 }

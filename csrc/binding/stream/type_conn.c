@@ -474,8 +474,10 @@ get_timeout(PyObject *self, void *Py_UNUSED(closure))
 
 static PyGetSetDef conn_getset[] = {
     INFO_GETTER("created", "When it was made, as time.monotonic() tells time.", CREATED),
-    INFO_GETTER("last_read", "When bytes were last received, or None.", LAST_READ),
-    INFO_GETTER("last_write", "When bytes were last sent, or None.", LAST_WRITE),
+    INFO_GETTER("last_read", "When bytes were last received, by time.monotonic(); None: never.",
+                LAST_READ),
+    INFO_GETTER("last_write", "When bytes were last sent, by time.monotonic(); None: never.",
+                LAST_WRITE),
     INFO_GETTER("bytes_received", "Bytes received from the kernel so far.", RECEIVED),
     INFO_GETTER("bytes_sent", "Bytes that the kernel took so far.", SENT),
     INFO_GETTER("buffered",
@@ -513,7 +515,7 @@ static PyGetSetDef conn_getset[] = {
     {"_clean", pool_conn_get_clean, NULL, "Nothing went since it was lent or marked clean.", NULL},
     {"_idle_for", pool_conn_get_idle_for, NULL, "How long it had been idle, in seconds.", NULL},
     {"_lease_id", pool_conn_get_lease_id, NULL, "The number of its lease, or 0.", NULL},
-    {"type", get_type, NULL, "SOCK_STREAM.", NULL},
+    {"type", get_type, NULL, "SOCK_STREAM, as socket has it.", NULL},
     {"proto", get_proto, NULL, "IPPROTO_TCP, or 0 for unix.", NULL},
     {"tls", get_tls, NULL, "What the TLS handshake agreed on: a TLSInfo, or None.", NULL},
     {"proxy", get_proxy, NULL,
@@ -555,7 +557,13 @@ PyDoc_STRVAR(
     conn_doc,
     "A connected stream socket, TCP or unix; made by connect(), adopt() or a Listener.\n\n"
     "One reader and one writer at a time (a third call raises Busy); everything else from\n"
-    "any thread at any time. A context manager that closes.");
+    "any thread at any time. A context manager that closes.\n\n"
+    "Calls that wait take timeout=, seconds from now for the whole call, and token=, a\n"
+    "CancelToken; the earliest of these, the ambient scope, settimeout() and the deadlines set\n"
+    "here ends them: DeadlineExceeded or Cancelled, from any thread. close() from another\n"
+    "thread makes them raise Closed. One that receives loses no byte by any of that; one that\n"
+    "sends may have sent a part (bytes_done), and then sending is poisoned. After a fork all\n"
+    "calls in the child raise WrongProcess.");
 
 static PyMemberDef conn_members[] = {
     {"__weaklistoffset__", HS_T_PYSSIZET, offsetof(ConnObject, weakrefs), HS_READONLY, NULL},

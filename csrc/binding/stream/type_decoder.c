@@ -191,7 +191,8 @@ PyDoc_STRVAR(
     "Cut bytes into frames, for those who do their own I/O.\n\n"
     "feed() bytes as they come; next(), or iterating, gives the frames that are complete.\n"
     "Memory follows what was fed, never what a header claims. After an error that is not\n"
-    "recoverable every call repeats it.");
+    "recoverable every call repeats it. Threads that share one do not break it, and do not know\n"
+    "which of them gets a frame.");
 
 static PyType_Slot decoder_slots[] = {
     {Py_tp_new, HS_SLOT(decoder_new)},

@@ -9,7 +9,7 @@
 #include <string.h>
 
 struct asked {
-    enum hs_report_kind kind;
+    const char *request;
     struct hs_error err;
     char *text;
     size_t len;
@@ -21,30 +21,29 @@ make_report(void *arg)
 {
     struct asked *a = arg;
 
-    a->rv = hs_report(a->kind, &a->err, &a->text, &a->len);
+    a->rv = hs_report_asked(a->request, &a->err, &a->text, &a->len);
 }
 
-PyDoc_STRVAR(report_doc, "_report(name, /)\n--\n\n"
-                         "\"metrics\", \"connections\", ...: a report as bytes of JSON.");
+PyDoc_STRVAR(report_doc, "_report(request, /)\n--\n\n"
+                         "\"metrics\", \"connection 17\", ...: a report as bytes of JSON.");
 
 static PyObject *
-core_report(PyObject *module, PyObject *name)
+core_report(PyObject *module, PyObject *request)
 {
-    struct asked a = {.kind = HS_REPORT_KINDS};
+    struct asked a = {.rv = HS_OK};
     PyObject *result;
 
-    if (!PyUnicode_Check(name)) {
+    if (!PyUnicode_Check(request)) {
         PyErr_SetString(PyExc_TypeError, "name must be a str");
         return NULL;
     }
-    for (int kind = 0; kind < HS_REPORT_KINDS; kind++)
-        if (PyUnicode_CompareWithASCIIString(name, hs_report_name((enum hs_report_kind)kind)) == 0)
-            a.kind = (enum hs_report_kind)kind;
-    if (a.kind == HS_REPORT_KINDS) {
-        PyErr_Format(PyExc_ValueError, "there is no report %R", name);
+    if ((a.request = PyUnicode_AsUTF8(request)) == NULL)
         return NULL;
-    }
     run_detached(make_report, &a);
+    if (a.rv == HS_E_INVALID)
+        return PyErr_Format(PyExc_ValueError, "there is no report %R", request);
+    if (a.rv == HS_E_CLOSED)
+        return PyErr_Format(PyExc_LookupError, "there is no open %U", request);
     if (a.rv != HS_OK) {
         raise_plain_error(state_of_module(module), &a.err, a.rv);
         return NULL;
@@ -52,6 +51,20 @@ core_report(PyObject *module, PyObject *name)
     result = PyBytes_FromStringAndSize(a.text, (Py_ssize_t)a.len);
     free(a.text);
     return result;
+}
+
+PyDoc_STRVAR(tcp_fields_doc, "_tcp_fields(info, /)\n--\n\n"
+                             "What a struct tcp_info (bytes) tells, by name.");
+
+static PyObject *
+core_tcp_fields(PyObject *Py_UNUSED(module), PyObject *info)
+{
+    char *bytes;
+    Py_ssize_t len;
+
+    if (PyBytes_AsStringAndSize(info, &bytes, &len) < 0)
+        return NULL;
+    return tcp_fields_dict(bytes, (size_t)len);
 }
 
 PyDoc_STRVAR(dump_doc, "_dump(fd, /)\n--\n\n"
@@ -135,6 +148,7 @@ core_inspect(PyObject *module, PyObject *path)
 PyMethodDef report_functions[] = {
     {"_inspect", core_inspect, METH_O, inspect_doc},
     {"_report", core_report, METH_O, report_doc},
+    {"_tcp_fields", core_tcp_fields, METH_O, tcp_fields_doc},
     {"_dump", core_dump, METH_O, dump_doc},
     {"_dump_at_fatal_signals", core_dump_at_fatal_signals, METH_O, dump_at_fatal_signals_doc},
     {NULL, NULL, 0, NULL},

@@ -114,6 +114,8 @@ ADAPTERS = (
         *("", "2.14", "2.14"),
     ),
     Adapter("aiohttp", "hardsock.aio.loop.run(main())", _ALL, "", "3.14", "3.14"),
+    Adapter("aiomysql", "hardsock.aio.loop.run(main())", _ALL, "", "0.3", "0.3"),
+    Adapter("asyncmy", "hardsock.aio.loop.run(main())", _ALL, "", "0.2", "0.2"),
     Adapter("asyncpg", "hardsock.aio.loop.run(main())", _ALL, "", "0.32", "0.32"),
     Adapter("uvicorn", "uvicorn --loop hardsock.aio.loop:EventLoop", _ALL, "", "0.54", "0.54"),
     Adapter(
@@ -154,6 +156,11 @@ ADAPTERS = (
     Adapter(
         *("waitress", "waitress.serve(app, sockets=[hardsock.listen(address).to_socket()])"),
         *("accepting", "time-outs are its own", "3.0", "3.0"),
+    ),
+    Adapter(
+        "cheroot",
+        "server.bind = lambda *_: setattr(server, 'socket', hardsock.listen(address).to_socket())",
+        *("accepting", "time-outs are its own", "11.1", "11.1"),
     ),
     Adapter("pg8000", "pg8000.connect(user, sock=hardsock.connect(...))", "I/O", "its own TLS"),
     Adapter(

@@ -46,7 +46,11 @@ class FTP(Dials, ftplib.FTP):
     def connect(
         self, host: str = "", port: int = 0, timeout: Any = -999, source_address: Any = None
     ) -> str:
-        """As ftplib has it; a greeting that was given up leaves nothing open."""
+        """As ftplib has it; a greeting that was given up leaves nothing open.
+
+        Raises ValueError where ftplib does, and ``TimeoutError`` or ``hardsock.Cancelled`` when its
+        scope ends.
+        """
         self.host = host or self.host
         self.port = port if port > 0 else self.port
         self.timeout = self.timeout if timeout == -999 else timeout
@@ -66,7 +70,7 @@ class FTP(Dials, ftplib.FTP):
         return self.welcome
 
     def ntransfercmd(self, cmd: str, rest: Any = None) -> Any:
-        """As ftplib has it, in passive mode."""
+        """As ftplib has it, in passive mode. ValueError: active mode was asked for."""
         if not self.passiveserver:
             raise ValueError("set_pasv(False): active mode is not for hardsock; use passive mode")
         host, port = self.makepasv()
@@ -109,5 +113,5 @@ class FTP_TLS(FTP, ftplib.FTP_TLS):
         return conn, size
 
     def ccc(self) -> str:
-        """Refused: nothing plain passes on a connection that has spoken TLS."""
+        """Refused, by a ValueError: nothing plain passes on a connection that has spoken TLS."""
         raise ValueError("ccc(): nothing plain passes on a connection that has spoken TLS")

@@ -24,8 +24,9 @@ import xmlrpc.client
 from typing import Any
 
 from hardsock._core import CancelToken
+from hardsock._core import scope as _ambient
 from hardsock._dial_limits import DialLimits
-from hardsock._scope import current, timeout
+from hardsock._scope import timeout
 from hardsock.adapters._dial import Dials, checked_limits
 from hardsock.adapters._tls import context_or_default
 from hardsock.connecting.create_connection import create_connection
@@ -58,7 +59,7 @@ class _Over(Dials):
         if self.sock is None:
             with timeout(self.total, name="total of the request") as token:
                 self.connect()  # type: ignore[attr-defined]
-        elif (outer := current()) is None:
+        elif (outer := _ambient.get()) is None:
             token = CancelToken(self.total, name="total of the request")
         else:
             token = outer.child(self.total, name="total of the request")

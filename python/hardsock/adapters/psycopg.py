@@ -66,6 +66,9 @@ _PATIENCE = (0.1, 0.4, 0.5)
 """Seconds for its answer. It is asked again, since a server that has not begun with the statement yet
 has nothing to stop and forgets that it was asked (PostgreSQL, "Canceling Requests in Progress")."""
 
+_IN_ALL = 2.0
+"""Seconds for all of that, and for the rollback of a connection that did not pass its pool's check."""
+
 _FIRST_PAUSE = 1.0
 """Seconds before psycopg_pool asks for another connection after one that was bad; then twice that."""
 
@@ -158,6 +161,9 @@ class Connection(psycopg.Connection[Any]):
         *dial_limits*: as of ``hardsock.connect(limits=)``; its place is held until it has logged in.
         The wait for a place, and the lookup, take ``connect_timeout`` seconds each at most, as each
         attempt does (psycopg's default: 130).
+
+        Raises ConnectionTimeout at the deadline, OperationalError for what psycopg calls so, and
+        ``hardsock.Cancelled``.
         """
         limits = checked_limits(kwargs.pop("dial_limits", None))
         ours = {name: kwargs.pop(name) for name in _SETTINGS if name in kwargs}
@@ -201,7 +207,7 @@ class Connection(psycopg.Connection[Any]):
         try:
             return _drive(gen, token, self.pgconn.socket, interval, until)
         except HardsockError as why:
-            with shield(2.0) as token:
+            with shield(_IN_ALL) as token:
                 self._give_up(gen, token)
             if isinstance(why, DeadlineExceeded):
                 raise errors.QueryCanceled(f"cancelled: {why}") from why
@@ -332,7 +338,7 @@ def _pool_class() -> Any:
                     self._check_connection(conn)
                     return conn
                 except BaseException as exc:
-                    with shield(2.0):  # for its rollback
+                    with shield(_IN_ALL):  # for its rollback
                         self._putconn(conn, from_getconn=True)
                     if not isinstance(exc, Exception):
                         raise

@@ -37,9 +37,8 @@ from requests.exceptions import ConnectTimeout, InvalidSchema
 from urllib3.exceptions import EmptyPoolError
 from urllib3.util.retry import Retry
 
-from hardsock._core import Breaker
+from hardsock._core import Breaker, Scope
 from hardsock._dial_limits import DialLimits
-from hardsock._scope import timeout
 from hardsock.adapters import urllib3 as over
 from hardsock.adapters._versions import check
 
@@ -79,14 +78,17 @@ class Adapter(requests.adapters.HTTPAdapter):
     def init_poolmanager(
         self, connections: int, maxsize: int, block: bool = False, **pool_kwargs: Any
     ) -> None:
-        """As requests has it, of hardsock's connections."""
+        """As requests has it, of hardsock's connections. InvalidSchema: a proxy that it cannot use."""
         super().init_poolmanager(connections, maxsize, block)
         self.poolmanager = over.PoolManager(
             num_pools=connections, maxsize=maxsize, block=block, **self._learning, **pool_kwargs
         )
 
     def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
-        """As requests has it, of hardsock's connections."""
+        """As requests has it, of hardsock's connections.
+
+        InvalidSchema: a proxy of a kind that it cannot use.
+        """
         if proxy in self.proxy_manager:
             return self.proxy_manager[proxy]
         size: dict[str, Any] = {
@@ -145,7 +147,7 @@ class Session(requests.Session):
 
     def send(self, request: Any, **kwargs: Any) -> Any:
         """As requests has it, within ``total``: redirects are sent by this, too, and only tighten."""
-        with timeout(self.total, name="total of the session"):
+        with Scope(None, self.total, "total of the session"):
             return super().send(request, **kwargs)
 
 

@@ -39,7 +39,7 @@ __all__ = ["Mixin"]
 
 
 class Mixin:
-    """Put it before the class of the server."""
+    """Put it before the class of the server; threads are those of that class."""
 
     workers: int = 64
     """Handlers that run at the same time. This and the next ones are those of ``hardsock.serve``."""

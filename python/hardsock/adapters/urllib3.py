@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import select
 import socket
 import ssl
 import sys
@@ -51,10 +52,11 @@ from urllib3.util.retry import Retry
 from urllib3.util.ssl_ import resolve_cert_reqs
 from urllib3.util.timeout import Timeout
 
-from hardsock._core import Breaker, ContextValue
+from hardsock._core import Breaker, ContextValue, Scope
+from hardsock._core import scope as _ambient
 from hardsock._dial_limits import DialLimits, dial_queue
 from hardsock._errors import DeadlineExceeded, ResolveError
-from hardsock._scope import current, sleep, timeout
+from hardsock._scope import current, sleep
 from hardsock.adapters._causes import breaker_open_in, cause_of, handled, raise_if_cancelled
 from hardsock.adapters._outcomes import Outcomes, outcomes
 from hardsock.adapters._queue import ScopedQueue
@@ -180,16 +182,18 @@ class _Over:
         """As urllib3 has it; the scope in which it begins holds for the answer, too."""
         if self.sock is None:
             self.connect()
-        self.sock.bind(current())
+        self.sock.bind(_ambient.get())
         return super().request(*args, **kwargs)  # type: ignore[misc]
 
     @property
     def is_connected(self) -> bool:
         """Whether it could be used again: open, and nothing has come that nobody asked for."""
-        pending = getattr(self.sock, "pending", None)
-        if pending is not None and pending():
+        sock = self.sock
+        if sock is None or sock.pending():
             return False
-        return bool(super().is_connected)  # type: ignore[misc]
+        poller = select.poll()  # As urllib3 asks, in fewer calls: it does so before each request.
+        poller.register(sock, select.POLLIN)
+        return not poller.poll(0)
 
 
 def _connect_through(conn: Any, limit: Any) -> Any:
@@ -324,27 +328,18 @@ class _Pooled:
 
     QueueCls = ScopedQueue
     retries: Any
-    outcomes: Outcomes | None = None
     via: str | None = None
     dial_limits: DialLimits | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if isinstance(self.retries, Retry):  # once, so that no request has to
+            self.retries = patient(self.retries)
 
     def _new_conn(self) -> Any:
         conn = super()._new_conn()  # type: ignore[misc]
         conn.via, conn.dial_limits = self.via, self.dial_limits
         return conn
-
-    def _make_request(self: Any, *args: Any, **kwargs: Any) -> Any:
-        # One try. What its answer still sends after the call has returned is not seen here.
-        if self.outcomes is None:
-            return super()._make_request(*args, **kwargs)  # type: ignore[misc]
-        permit, before = self.outcomes.permit(self.host, self.port), handled()
-        try:
-            response = super()._make_request(*args, **kwargs)  # type: ignore[misc]
-        except BaseException as exc:
-            permit.record(cause_of(exc, before))
-            raise
-        self.outcomes.answered(permit, response.status)
-        return response
 
     def urlopen(  # as urllib3 has it
         self,
@@ -358,13 +353,19 @@ class _Pooled:
         **kwargs: Any,
     ) -> Any:
         """As urllib3 has it, within the ambient scope."""
-        if not isinstance(retries, Retry):
-            retries = Retry.from_int(retries, redirect=redirect, default=self.retries)
+        if retries is None:
+            retries = self.retries
+        if not isinstance(retries, _Patient):
+            retries = patient(Retry.from_int(retries, redirect=redirect))
         before = handled()
         try:
+            if before is None:
+                return super().urlopen(  # type: ignore[misc]
+                    method, url, body, headers, retries, redirect, *args, **kwargs
+                )
             with ContextValue(_before, before):
                 return super().urlopen(  # type: ignore[misc]
-                    method, url, body, headers, patient(retries), redirect, *args, **kwargs
+                    method, url, body, headers, retries, redirect, *args, **kwargs
                 )
         except EmptyPoolError as exc:
             raise_if_cancelled(exc, before)
@@ -383,7 +384,33 @@ class HTTPSConnectionPool(_Pooled, urllib3.HTTPSConnectionPool):  # type: ignore
     ConnectionCls = HTTPSConnection
 
 
+class _Learning:
+    """A pool whose breaker learns from each try. What its answer still sends after the call has
+    returned is not seen here."""
+
+    outcomes: Outcomes
+
+    def _make_request(self: Any, *args: Any, **kwargs: Any) -> Any:
+        permit, before = self.outcomes.permit(self.host, self.port), handled()
+        try:
+            response = super()._make_request(*args, **kwargs)  # type: ignore[misc]
+        except BaseException as exc:
+            permit.record(cause_of(exc, before))
+            raise
+        self.outcomes.answered(permit, response.status)
+        return response
+
+
+class _LearningHTTPConnectionPool(_Learning, HTTPConnectionPool):  # type: ignore[misc]
+    pass
+
+
+class _LearningHTTPSConnectionPool(_Learning, HTTPSConnectionPool):  # type: ignore[misc]
+    pass
+
+
 _POOLS = {"http": HTTPConnectionPool, "https": HTTPSConnectionPool}
+_LEARNING_POOLS = {"http": _LearningHTTPConnectionPool, "https": _LearningHTTPSConnectionPool}
 
 
 class _Managed:
@@ -410,19 +437,21 @@ class _Managed:
         self._via, self._dial_limits = via, dial_limits
         super().__init__(*args, **kwargs)
         self.total = total
-        self.pool_classes_by_scheme = dict(_POOLS)
+        pools: Any = _POOLS if self._outcomes is None else _LEARNING_POOLS
+        self.pool_classes_by_scheme = dict(pools)
 
     def _new_pool(self, *args: Any, **kwargs: Any) -> Any:
         pool = super()._new_pool(*args, **kwargs)  # type: ignore[misc]
-        pool.outcomes, pool.via = self._outcomes, self._via
-        pool.dial_limits = self._dial_limits
+        if self._outcomes is not None:
+            pool.outcomes = self._outcomes
+        pool.via, pool.dial_limits = self._via, self._dial_limits
         return pool
 
     def urlopen(self, *args: Any, **kwargs: Any) -> Any:
         """As urllib3 has it; with its redirects it takes *total* seconds at most."""
         if self.total is None:
             return super().urlopen(*args, **kwargs)  # type: ignore[misc]
-        with timeout(self.total, name="total of the request"):
+        with Scope(None, self.total, "total of the request"):
             return super().urlopen(*args, **kwargs)  # type: ignore[misc]
 
 

@@ -305,7 +305,7 @@ class Connection:
     def shutdown(self, how: int, /) -> None:
         """shutdown(2) with SHUT_RD, SHUT_WR or SHUT_RDWR; never blocks.
 
-        With TLS, SHUT_WR can wait: then await ``close_write()`` instead.
+        With TLS, SHUT_WR can wait, so it is a ValueError: await ``close_write()`` instead.
         """
         if how == socket.SHUT_WR and self._conn.tls is not None:
             raise ValueError("shutdown(SHUT_WR) can wait with TLS: await close_write() instead")
@@ -521,12 +521,12 @@ class Connection:
 
     @property
     def last_read(self) -> float | None:
-        """When bytes were last received, or None."""
+        """When bytes were last received, by ``time.monotonic()``; None: never."""
         return self._conn.last_read
 
     @property
     def last_write(self) -> float | None:
-        """When bytes were last sent, or None."""
+        """When bytes were last sent, by ``time.monotonic()``; None: never."""
         return self._conn.last_write
 
     @property
@@ -536,7 +536,7 @@ class Connection:
 
     @property
     def type(self) -> int:
-        """SOCK_STREAM."""
+        """``socket.SOCK_STREAM``."""
         return socket.SOCK_STREAM
 
     @property

@@ -264,7 +264,8 @@ def adopt(
     """Await on a connection that exists: a ``hardsock.Connection``, a socket or a descriptor.
 
     A ``hardsock.Connection`` is shared, not taken: it may go on being used in threads, in the
-    other direction. The rest is as in ``hardsock.adopt``.
+    other direction. The rest is as in ``hardsock.adopt``. ValueError: *options* beside
+    a ``hardsock.Connection``.
     """
     current_hub()  # Without an event loop nothing is taken.
     if isinstance(conn, hardsock.Connection):

@@ -123,13 +123,29 @@ def _loop_has_ended(ended: weakref.ref[Any]) -> None:
 
 
 def _open(loop: asyncio.AbstractEventLoop) -> Hub:
+    itself = weakref.ref(loop)
+    own: weakref.ref[Hub] | None = None
+
+    def find() -> Hub:
+        """`current_hub`, of which each call asks in a program that has loaded trio: its own first."""
+        if (
+            own is not None
+            and asyncio._get_running_loop() is itself()
+            and not ("trio" in sys.modules and trio_runs())
+        ):
+            hub = own()
+            if hub is not None and not hub.closed:
+                return hub
+        return current_hub()
+
     hub = Hub(
-        get_loop=weakref.ref(loop),
+        get_loop=itself,
         get_running=asyncio._get_running_loop,
         cancelled=asyncio.CancelledError,
-        find=current_hub,
+        find=find,
         told=tell_scopes,
     )
+    own = weakref.ref(hub)
     run = hub.run
     # The loop keeps the hub by this, and a copy of the current context: give it an empty one, or
     # whatever scope the first call was made in would live as long as the loop.

@@ -51,6 +51,7 @@ class Stream(anyio.abc.ByteStream):
 
         Raises:
             anyio.EndOfStream: The peer has ended its direction.
+            ValueError: *max_bytes* is not more than 0.
         """
         if max_bytes < 1:
             raise ValueError(f"max_bytes must be at least 1, got {max_bytes}")
@@ -104,6 +105,8 @@ def _address(value: Any) -> Any:
 
 class Connectable:
     """An address with the parameters of ``aio.connect``: an ``anyio.abc.ByteStreamConnectable``.
+
+    May be used any number of times, by any task.
 
     ``await Connectable(("example.org", 443), tls=True, timeout=5).connect()``.
     """

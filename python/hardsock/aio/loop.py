@@ -148,14 +148,44 @@ class _Accepting:
         self._listener.close()
 
 
+class _Handle(asyncio.Handle):
+    """asyncio's, made in one call and not in four: a request of a server takes several."""
+
+    __slots__ = ()
+
+    def __init__(
+        self, callback: Any, args: Any, loop: Any, context: contextvars.Context | None
+    ) -> None:
+        self._context = contextvars.copy_context() if context is None else context
+        self._loop = loop
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = self._source_traceback = None
+
+
 class EventLoop(asyncio.SelectorEventLoop):
     """An event loop of asyncio over hardsock: what runs in it has its deadlines and its books."""
+
+    _closed: bool
+    _debug: bool
+    _ready: Any
 
     def __init__(self, selector: Any = None) -> None:
         """*selector*: in place of the loop's own, which gathers what protocols write."""
         self.unsent = Unsent() if selector is None else None
         super().__init__(self.unsent if selector is None else selector)
         self._accepting: dict[int, _Accepting] = {}
+
+    def call_soon(  # type: ignore[override]
+        self, callback: Any, *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        """See ``asyncio.loop.call_soon``."""
+        if self._debug or self._closed:
+            return super().call_soon(callback, *args, context=context)
+        handle = _Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
 
     def run_forever(self) -> None:
         """See ``asyncio.loop.run_forever``."""

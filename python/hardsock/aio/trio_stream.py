@@ -91,7 +91,10 @@ class Stream(trio.abc.HalfCloseableStream):
             self._ended = True
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """What has arrived, at most *max_bytes*; empty at the end of the stream."""
+        """What has arrived, at most *max_bytes*; empty at the end of the stream.
+
+        ValueError: *max_bytes* is not more than 0.
+        """
         if max_bytes is not None and max_bytes < 1:
             raise ValueError(f"max_bytes must be at least 1, got {max_bytes}")
         with _as_trio():

@@ -87,6 +87,7 @@ def to_header(
     Raises:
         DeadlineExceeded: Less is left than *spend* and *floor* together, or nothing.
         Cancelled: The token or the scope was cancelled.
+        ValueError: *form*, *spend* or *floor* makes no sense.
     """
     if form not in ("ms", "grpc"):
         raise ValueError(f"form must be 'ms' or 'grpc', got {form!r}")
@@ -149,6 +150,9 @@ def from_header(
             ``None``: anything.
         form: ``None``: either; ``"ms"`` and ``"grpc"`` accept only that one.
         arrived: ``time.monotonic()`` when the request arrived, if it waited in a queue since.
+
+    Raises:
+        ValueError: *cap* is negative. Nothing that *value* holds raises.
     """
     if cap is not None and not cap >= 0:
         raise ValueError(f"cap must be a non-negative number of seconds or None, got {cap!r}")

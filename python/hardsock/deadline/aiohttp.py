@@ -28,7 +28,7 @@ def trace_config(
 ) -> aiohttp.TraceConfig:
     """Return a trace configuration; the parameters are those of ``hardsock.deadline.headers``.
 
-    A request raises DeadlineExceeded rather than ask in vain.
+    A request raises DeadlineExceeded rather than ask in vain: nothing was sent then.
     """
     wanted = tuple(names)
     config = aiohttp.TraceConfig()

@@ -27,7 +27,7 @@ def hook(
 ) -> Callable[[Any], None]:
     """Return a request hook; the parameters are those of ``hardsock.deadline.headers``.
 
-    The hook raises DeadlineExceeded rather than ask in vain.
+    The hook raises DeadlineExceeded rather than ask in vain: nothing was sent then.
     """
     wanted = tuple(names)
 

@@ -61,6 +61,10 @@ def limited(cursor: Any, token: CancelToken | None = None, **settings: Any) -> I
 
     *cursor* is one of psycopg, or anything else with ``execute``. The session's limit is taken back
     to its default at the end, if the connection still answers.
+
+    Raises (from ``execute``, before the statement is sent):
+        DeadlineExceeded: Nothing is left.
+        Cancelled: *token* or the scope was cancelled.
     """
     yield _Limited(cursor, token, settings)
     cursor.execute("SET statement_timeout TO DEFAULT")

@@ -28,7 +28,7 @@ def carrying(
     """Return a subclass of *adapter*, a class of transport adapters of requests.
 
     The other parameters are those of ``hardsock.deadline.headers``. Its ``send`` raises
-    DeadlineExceeded rather than ask in vain.
+    DeadlineExceeded rather than ask in vain: nothing was sent then.
     """
     wanted = tuple(names)
 

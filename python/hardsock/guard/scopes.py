@@ -71,7 +71,7 @@ class Scope:
         return 0
 
     def end(self, action: Action) -> dict[str, object]:
-        """Take it back."""
+        """Take back what the action has begun, once no other rule wants it."""
         raise NotImplementedError
 
     def forget(self) -> None:

@@ -198,7 +198,7 @@ class _Order:
 
 
 class BadProxy:
-    """Listens on loopback and passes connections on to *target*, badly.
+    """Listens on loopback and passes connections on to *target*, badly, in threads of its own.
 
     Args:
         target: Where the real server is: (host, port).

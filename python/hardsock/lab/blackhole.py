@@ -25,6 +25,8 @@ _PORT_TRIES = 100
 class BlackHole:
     """Hosts of one port where connections are never answered, for as long as the block runs.
 
+    Any thread or process of this machine may connect there.
+
     Args:
         hosts: Loopback addresses, IPv4 or IPv6; all get the same port.
 

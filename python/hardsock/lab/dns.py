@@ -135,7 +135,10 @@ class ScriptedDNS:
     def wait_for_query(
         self, name: str, kind: str, *, count: int = 1, timeout: float = 30.0
     ) -> None:
-        """Wait until (*name*, *kind*) was asked *count* times."""
+        """Wait until (*name*, *kind*) was asked *count* times.
+
+        AssertionError: it was not, after *timeout* seconds; it may be still.
+        """
         with self._changed:
             if not self._changed.wait_for(lambda: self._queries[name, kind] >= count, timeout):
                 raise AssertionError(f"{name} {kind} not asked {count} times: {self._queries}")

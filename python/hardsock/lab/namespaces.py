@@ -272,6 +272,9 @@ class Namespace:
             args: Arguments and keyword arguments; anything JSON can carry, as can the answer.
             timeout: Seconds from when it begins; starting the interpreter has a limit of its own.
                 Then it prints where it is, and ends.
+
+        Raises:
+            ValueError: *target* is a function that another interpreter cannot find.
         """
         file: str | None = None
         if callable(target):
@@ -307,7 +310,7 @@ class Namespace:
     def exec(
         self, argv: Sequence[str], *, timeout: float = 30.0
     ) -> subprocess.CompletedProcess[str]:
-        """Run a program inside; return its status and output."""
+        """Run a program inside; return its status and output. At its deadline it is killed."""
         running = Running(
             {"action": "exec", "argv": list(argv), "fds": self._fds},
             list(self._fds.values()),

@@ -44,7 +44,7 @@ class PeerFailure(AssertionError):
 
 
 class PeerScript:
-    """Plays *steps* on each of *connections* connections, one after the other.
+    """Plays *steps* on each of *connections* connections, one after the other, in a thread of its own.
 
     Args:
         steps: What to do, see the module.
@@ -151,11 +151,11 @@ class PeerScript:
             self._changed.notify_all()
 
     def wait_steps(self, count: int, timeout: float = 30.0) -> None:
-        """Wait until *count* steps were played, over all connections."""
+        """Wait until *count* steps were played, over all connections; AssertionError if they are not."""
         self._wait(lambda: self._done >= count, timeout, f"{count} steps")
 
     def wait_received(self, size: int, timeout: float = 30.0) -> bytes:
-        """Wait until *size* bytes were read; return what was."""
+        """Wait until *size* bytes were read; return what was. AssertionError: they are not."""
         self._wait(lambda: len(self._received) >= size, timeout, f"{size} bytes")
         return self.received
 

@@ -89,11 +89,14 @@ class Call(Generic[T]):
         wait_until_blocked(self.native_id, syscall, timeout)
 
     def join(self, timeout: float = 60.0) -> None:
-        """Wait for the end of the call, whatever it is."""
+        """Wait for the end of the call, whatever it is. Raises Hung after *timeout* seconds."""
         _join(Deadline(timeout), [self._thread])
 
     def result(self, timeout: float = 60.0) -> T:
-        """Wait for the end of the call; return its value or raise its exception."""
+        """Wait for the end of the call; return its value or raise its exception.
+
+        Raises Hung after *timeout* seconds; asking again is allowed.
+        """
         self.join(timeout)
         if self._error is not None:
             try:

@@ -125,6 +125,8 @@ class WireStats:
 class Wire:
     """Two namespaces, `a` and `b`, and the link between them (device ``wire0`` in each).
 
+    The packets are passed on by a process of its own; any thread may change what happens to them.
+
     Args:
         seed: Decides the fate of packets.
         backend: ``"tun"`` needs /dev/net/tun; ``"packet"`` (veth and AF_PACKET) does not, and is

@@ -305,7 +305,7 @@ class FdAlarm:
 
 
 class FdWatch:
-    """Tells when descriptors run out; see ``fd_watch``. A context manager that ends it."""
+    """Tells when descriptors run out; see ``fd_watch``. A context manager that ends it. Thread-safe."""
 
     def __init__(
         self,
@@ -512,6 +512,9 @@ def fd_watch(
 
     Returns:
         The watch, which lasts until its ``close()``.
+
+    Raises:
+        ValueError: None of *share*, *count* and *growth* was given, or one makes no sense.
     """
     if share is None and count is None and growth is None:
         raise ValueError("share, count and growth are all None: give one of them")

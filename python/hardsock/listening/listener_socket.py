@@ -65,7 +65,10 @@ class ListenerSocket(socket.socket):
         return conn, conn.getpeername()
 
     def settimeout(self, value: float | None, /) -> None:
-        """Seconds that ``accept()`` waits; None: without limit; 0: not at all."""
+        """Seconds that ``accept()`` waits; None: without limit; 0: not at all.
+
+        ValueError: it is negative or no number.
+        """
         if value is not None and not value >= 0:
             raise ValueError(f"timeout must be a non-negative number of seconds, got {value!r}")
         self._timeout = None if value is None else float(value)

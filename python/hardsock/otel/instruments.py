@@ -41,7 +41,7 @@ class _Snapshot:
 
 
 class Instrumentation:
-    """What ``instrument`` has switched on."""
+    """What ``instrument`` has switched on; one for the process, and any thread may end it."""
 
     def __init__(self) -> None:
         self._on = True

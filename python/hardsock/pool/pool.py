@@ -417,6 +417,11 @@ class Pool(_core.Pool):
 
         Returns:
             A report that names who still holds what. Those connections are closed at their return.
+
+        Raises:
+            Cancelled: The ambient scope was cancelled while it waited. The pool is closed all the same.
+
+        From any thread, as often as one likes; a second call waits as well.
         """
         self._close()
         try:
@@ -501,6 +506,8 @@ def _watch_leaks(pool: Pool, on_leak: Callable[[Lent], object]) -> None:
 class PoolManager:
     """A pool for each endpoint that is asked for, made on first use with the same settings.
 
+    Thread-safe, as its pools are.
+
     Args:
         options, settings: As ``Pool`` has them, for every pool.
         max_pools: Pools at most; one more closes the one that was not used for longest, of those
@@ -520,7 +527,12 @@ class PoolManager:
         self._closed = False
 
     def pool(self, address: Address) -> Pool:
-        """The pool for *address*."""
+        """The pool for *address*, made if there is none.
+
+        Raises:
+            Closed: The manager is closed.
+            PoolRefused: There are *max_pools*, and all lend something.
+        """
         key = _core.parse_address(address)
         unused: Pool | None = None
         with self._lock:
@@ -565,7 +577,10 @@ class PoolManager:
         return self.pool(address).connection(timeout=timeout, token=token)
 
     def release(self, conn: Connection, /, *, failed: bool = False, discard: bool = False) -> None:
-        """Give *conn* back to the pool that lent it."""
+        """Give *conn* back to the pool that lent it; parameters as ``Pool.release``.
+
+        ValueError: no pool of this manager has lent it.
+        """
         pool = conn.pool
         if pool is None:
             raise ValueError("this connection was not lent by a pool")

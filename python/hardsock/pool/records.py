@@ -122,7 +122,10 @@ class Histogram:
     """``(upper bound in seconds, how many)`` for the buckets that hold any, in order."""
 
     def quantile(self, q: float) -> float:
-        """The upper bound of the bucket in which the *q*-quantile is; 0.0 when there is none."""
+        """The upper bound of the bucket in which the *q*-quantile is; 0.0 when there is none.
+
+        ValueError: *q* is not between 0 and 1.
+        """
         if not 0 <= q <= 1:
             raise ValueError(f"q must be in 0..1, got {q!r}")
         seen = 0

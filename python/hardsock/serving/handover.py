@@ -33,7 +33,9 @@ _NOBODY = (errno.ENOENT, errno.ECONNREFUSED)
 
 
 class TakenOver(InheritedSockets):
-    """What ``take_over`` returns, with its timeout in seconds. Say ``ready()`` when it is served."""
+    """What ``take_over`` returns, with its timeout in seconds. Say ``ready()`` when it is served.
+
+    For the thread that starts the program; it stands for one process that hands over to another."""
 
     def __init__(
         self, conn: Connection | None, sockets: list[tuple[str, int]], timeout: float

@@ -32,7 +32,7 @@ class InheritedSockets:
     """Descriptors by name, which are closed with it unless ``listen`` has taken them.
 
     Use it as a context manager, so that a socket which nobody wants is not kept open, with clients
-    queued in it whom nobody serves.
+    queued in it whom nobody serves. For the thread that starts the program.
     """
 
     def __init__(self, sockets: Iterable[tuple[str, int]]) -> None:

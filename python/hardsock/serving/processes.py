@@ -315,7 +315,10 @@ class ProcessServer:
     # ---- telling
 
     def wait_ready(self, timeout: float | None = None) -> bool:
-        """Wait until as many processes serve as were asked for: True; False after *timeout*."""
+        """Wait until as many processes serve as were asked for: True; False after *timeout* seconds.
+
+        Raises nothing of its own; scopes and tokens do not reach it. They go on starting.
+        """
         return self._ready.wait(timeout)
 
     def reload(self) -> None:
@@ -355,7 +358,9 @@ class ProcessServer:
     def drain(self, timeout: float | None = None) -> ProcessesReport:
         """Have all processes drain, and wait until they have ended.
 
-        One that has not *timeout* (by default *drain_timeout*) and 5 seconds later is killed.
+        One that has not *timeout* (by default *drain_timeout*) and 5 seconds later is killed. So it
+        ends. Raises nothing of its own; scopes and tokens do not reach it. Callable again, from any
+        thread.
         """
         self._stop("the server is draining", timeout)
         self._ended.wait()
@@ -367,7 +372,7 @@ class ProcessServer:
         """Block until all have ended: True; False after *timeout* seconds.
 
         In the main thread SIGTERM drains meanwhile, a second one kills, and SIGHUP reloads, unless
-        handlers for them were installed.
+        handlers for them were installed. Raises nothing of its own; scopes and tokens do not reach it.
         """
         with self._obeying_signals():
             return self._ended.wait(timeout)

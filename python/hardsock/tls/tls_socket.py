@@ -115,7 +115,7 @@ class TLSSocket:
     else are those of ``connection``, with its deadlines, tokens and place in the ledger. It is no
     instance of ``ssl.SSLSocket``, whose own methods would not know the connection.
 
-    Closing either closes both. ``session`` is ``None``: sessions are resumed without being asked.
+    One thread may read while another writes. Closing either closes both. ``session`` is ``None``: sessions are resumed without being asked.
     """
 
     connection: Connection
@@ -313,7 +313,7 @@ class TLSSocket:
         return int(self.recv_into(buffer, min(len, memoryview(buffer).nbytes)))
 
     def write(self, data: Any) -> int:
-        """As ``send``."""
+        """Send what the kernel takes at once, as ``send``."""
         return int(self.send(data))
 
     def detach(self) -> int:

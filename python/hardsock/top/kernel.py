@@ -15,6 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from hardsock import _core
+
 _STATES = {
     1: "established",
     2: "syn_sent",
@@ -94,11 +96,6 @@ _REQUEST = struct.Struct("=BBBxI48x")
 # wqueue, uid, inode: struct inet_diag_msg.
 _MESSAGE = struct.Struct("=4B2s2s16s16s12x5I")
 _ATTRIBUTE = struct.Struct("=HH")
-# struct tcp_info: words from tcpi_rto on, and counters of bytes: received, sent, sent again. (What
-# was acknowledged is there, too, but with the SYN, as one byte.)
-_INFO = struct.Struct("=8x24I24xQ64xQQ")
-_SENT, _RECEIVED, _RTT, _RETRANSMITS = 9, 11, 15, 23
-_BYTES_RECEIVED, _BYTES_SENT, _BYTES_AGAIN = 24, 25, 26
 
 
 def _info_of(attributes: bytes) -> dict[str, Any]:
@@ -108,15 +105,19 @@ def _info_of(attributes: bytes) -> dict[str, Any]:
         length, kind = _ATTRIBUTE.unpack_from(attributes, at)
         if length < _ATTRIBUTE.size:
             break
-        if kind == _INET_DIAG_INFO and length >= _ATTRIBUTE.size + _INFO.size:
-            info = _INFO.unpack_from(attributes, at + _ATTRIBUTE.size)
+        if kind == _INET_DIAG_INFO:
+            tcp = _core._tcp_fields(attributes[at + _ATTRIBUTE.size : at + length])
+            if "bytes_sent" not in tcp:
+                break  # A kernel before 4.19.
             return {
-                "last_write": info[_SENT] / 1e3,
-                "last_read": info[_RECEIVED] / 1e3,
-                "rtt": info[_RTT] / 1e6,
-                "retransmits": info[_RETRANSMITS],
-                "sent": info[_BYTES_SENT] - info[_BYTES_AGAIN],
-                "received": info[_BYTES_RECEIVED],
+                "last_write": tcp["last_data_sent"] / 1e3,
+                "last_read": tcp["last_data_recv"] / 1e3,
+                "rtt": tcp["rtt"] / 1e6,
+                "retransmits": tcp["total_retrans"],
+                # Not bytes_acked, which counts the SYN.
+                "sent": tcp["bytes_sent"] - tcp["bytes_retrans"],
+                "received": tcp["bytes_received"],
+                "tcp": tcp,
             }
         at += (length + 3) & ~3
     return {}

@@ -107,9 +107,10 @@ class Inspector:
         self._file = self._socket.makefile("rb")
 
     def report(self, name: str) -> dict[str, Any]:
-        """As ``hardsock.report()`` in that process.
+        """As ``hardsock.report()`` in that process; ``"connection 17"``: of that one.
 
         Raises:
+            LookupError: If there is no such connection.
             OSError: If it does not answer, or not in a way that this version understands.
         """
         self._socket.sendall(f"{name}\n".encode())
@@ -117,6 +118,8 @@ class Inspector:
         if not line:
             raise ConnectionError("the process has ended, or refuses this user")
         found = cast("dict[str, Any]", json.loads(line))
+        if found.get("error") == "there is no such connection":
+            raise LookupError(found["error"])
         if "error" in found:
             raise ConnectionError(f"{name}: {found['error']}")
         if found.get("version") != 1:

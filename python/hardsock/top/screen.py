@@ -53,6 +53,16 @@ class Source:
             return view.rows(self.inspector.report(view.report))
         return kernel.connections(self.pid)
 
+    def whole(self, view: View, row: dict[str, Any]) -> dict[str, Any]:
+        """All that can be told of a row: of a connection also what the kernel knows."""
+        if self.inspector is None or view is not _CONNECTIONS:
+            return row
+        try:
+            found = self.inspector.report(f"connection {row['id']}")
+        except LookupError:
+            return row  # It has ended: what it was last.
+        return dict(found["connection"])
+
     def view(self, wanted: View) -> View:
         """The kernel knows connections only."""
         return wanted if self.inspector is not None else _CONNECTIONS
@@ -124,7 +134,7 @@ class _Screen:
         self.view = view
         self.interval = interval
         self.at = 0  # the row that is chosen
-        self.detail = False
+        self.page: int | None = None  # of all that is told of that row; None: the table
         self.rows: list[dict[str, Any]] = []
         self.colour = "NO_COLOR" not in os.environ
 
@@ -145,16 +155,17 @@ class _Screen:
             return False
         for view in VIEWS:
             if key == view.key and self.source.inspector is not None:
-                self.view, self.at, self.detail = view, 0, False
+                self.view, self.at, self.page = view, 0, None
                 self.rows = self.source.rows(view)
         if key in ("\x1b[A", "k"):
             self.at = max(0, self.at - 1)
         elif key in ("\x1b[B", "j"):
             self.at = min(max(0, len(self.rows) - 1), self.at + 1)
         elif key in ("\r", "\n"):
-            self.detail = not self.detail and bool(self.rows)
+            if self.rows:
+                self.page = 0 if self.page is None else self.page + 1
         elif key == "\x1b":
-            self.detail = False
+            self.page = None
         return True
 
     def draw(self) -> None:
@@ -162,8 +173,9 @@ class _Screen:
         lines = [*self.source.header(width), self.keys(width)]
         room = height - len(lines) - 1
         self.at = min(self.at, max(0, len(self.rows) - 1))
-        if self.detail and self.rows:
-            lines += _detail(self.rows[self.at], width)[: room + 1]
+        told = self.told(width, room + 1)
+        if told:
+            lines += told
         else:
             first = max(0, self.at - room + 1)
             body = table(self.view, self.rows, width)
@@ -174,20 +186,32 @@ class _Screen:
         sys.stdout.write(f"\x1b[H{text}\x1b[J")
         sys.stdout.flush()
 
+    def told(self, width: int, room: int) -> list[str]:
+        """A page of the row that is chosen; nothing: the table is to be shown."""
+        if self.page is None or not self.rows:
+            return []
+        blocks = _detail(self.source.whole(self.view, self.rows[self.at]), width)
+        pages = _pages(blocks, max(1, room))
+        if self.page < len(pages):
+            return pages[self.page]
+        self.page = None
+        return []
+
     def mark(self, line: str, how: str) -> str:
         return f"\x1b[{how}m{line}\x1b[m" if self.colour else line
 
     def keys(self, width: int) -> str:
         between = "  " if width >= 120 else " "
         names = between.join(f"{view.key} {view.name}" for view in VIEWS)
-        return fit(f"{names}  enter one  q quit", width)
+        return fit(f"{names}  enter all of one  q quit", width)
 
 
-def _detail(row: dict[str, Any], width: int) -> list[str]:
-    """All of a row, in two columns, so that it fits a terminal of 24 lines."""
-    room = width // 2 - 1
+def _detail(row: dict[str, Any], width: int) -> list[list[str]]:
+    """All of a row, and what the kernel tells of it: blocks of lines, in as many columns as fit."""
     cells = []
     for name, value in row.items():
+        if name == "tcp":
+            continue
         if name in ("site", "holder"):
             value = site(value)
         elif isinstance(value, dict):
@@ -196,12 +220,34 @@ def _detail(row: dict[str, Any], width: int) -> list[str]:
             value = len(value)
         elif isinstance(value, float):
             value = f"{value:.6f} s"
-        cells.append(fit(f"{name:>12}  {plain(text_or_dash(value))}", room))
-    half = (len(cells) + 1) // 2
-    rights = [*cells[half:], ""]
+        cells.append(f"{name:>12}  {plain(text_or_dash(value))}")
+    blocks = [_columns(cells, 2 if width < 180 else 3, width)]
+    if row.get("tcp"):
+        told = [f"{name:>16} {value}" for name, value in row["tcp"].items()]
+        blocks.append(
+            ["tcp_info, in the kernel's units:", *_columns(told, max(1, width // 26), width)]
+        )
+    return blocks
+
+
+def _pages(blocks: list[list[str]], room: int) -> list[list[str]]:
+    """Of at most so many lines each; a block is not divided where a page of its own is enough."""
+    pages: list[list[str]] = []
+    for block in blocks:
+        if pages and len(pages[-1]) + len(block) <= room:
+            pages[-1] += block
+        else:
+            pages += [block[at : at + room] for at in range(0, len(block), room)]
+    return pages
+
+
+def _columns(cells: list[str], count: int, width: int) -> list[str]:
+    """Side by side, each from top to bottom."""
+    room = width // count - 2
+    length = -(-len(cells) // count)
     return [
-        f"{left:<{room}}  {right}".rstrip()
-        for left, right in zip(cells[:half], rights, strict=False)
+        "  ".join(f"{fit(cell, room):<{room}}" for cell in cells[at::length]).rstrip()
+        for at in range(length)
     ]
 
 

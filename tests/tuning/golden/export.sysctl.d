@@ -1,6 +1,7 @@
 # hardsock-tune, profile high-churn-client, HASH
 # net.ipv4.ip_local_port_range: left out: safe only with net.ipv4.ip_local_reserved_ports, which depends on what listens on the machine: use apply and persist there
 # net.ipv4.ip_local_reserved_ports: left out: depends on what listens on the machine
+# note: net.ipv4.tcp_tw_reuse = 1: 1 relies on the timestamps of both ends, does nothing for a server that accepts, and a NAT that rewrites timestamps lets old packets pass for new ones; the kernel's documentation asks for an expert's advice first [doubtful]; the profile says of its risk: Relies on timestamps of both sides. A peer that drops or rewrites them can mistake old packets for new ones.
 # An outgoing connection may take over a port whose last connection to the same destination has been in TIME_WAIT for a second. Only outgoing connections; a server gains nothing.
 net.ipv4.tcp_tw_reuse = 1
 # net.ipv4.tcp_timestamps: left out: 1 to 2: a fixed value could lower or raise a machine that is as wanted; apply and persist there work it out

@@ -29,6 +29,10 @@ __all__ = [
 ]
 
 
+_AT_ONCE = 65536
+"""Bytes that a stream holds for the kernel before ``drain()`` waits: asyncio's own default."""
+
+
 class _Patient(redis.backoff.AbstractBackoff):
     """A backoff that asks for no pause when the scope has ended, and for none that is longer."""
 
@@ -57,6 +61,7 @@ class _Over(Dials):
     retry: Any
     socket_timeout: float | None
     socket_connect_timeout: float | None
+    health_check_interval: float
     _reader: Any
     _writer: Any
 
@@ -75,6 +80,21 @@ class _Over(Dials):
         self._reader, self._writer = await streams.open_connection(
             address, timeout=self.socket_connect_timeout, limits=self.dial_limits, **settings
         )
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        """As redis-py has it; with no task, and no clock, for what the kernel takes at once."""
+        if self._writer is None or isinstance(command, (str, bytes)):
+            await super().send_packed_command(command, check_health)  # type: ignore[misc]
+            return
+        if check_health and self.health_check_interval:
+            await self.check_health()  # type: ignore[attr-defined]
+        transport = None if self._writer is None else self._writer.transport
+        if transport is not None and not transport.is_closing():
+            transport.writelines(command)
+            if transport.get_write_buffer_size() <= _AT_ONCE and not transport.is_closing():
+                return
+            command = ()
+        await super().send_packed_command(command, False)  # type: ignore[misc]
 
     async def connect(self, *args: Any, **kwargs: Any) -> Any:
         """As redis-py has it; a cancel is no failure to connect."""
@@ -149,7 +169,10 @@ class AsyncRedis(redis.asyncio.Redis):
     total: float | None = None
 
     async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
-        """As redis-py has it, within ``total``."""
+        """As redis-py has it, within ``total``.
+
+        Raises ScopeEnded, which redis-py takes for its own ``TimeoutError``.
+        """
         if self.total is None:
             return await super().execute_command(*args, **kwargs)
         try:

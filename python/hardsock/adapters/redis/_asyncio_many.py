@@ -12,12 +12,12 @@ from redis.exceptions import RedisClusterException
 
 from hardsock._dial_limits import DialLimits
 from hardsock._errors import DeadlineExceeded
-from hardsock._scope import remaining, timeout
+from hardsock._scope import timeout
 from hardsock.adapters._causes import handled, raise_if_cancelled
 from hardsock.adapters._dial import checked_limits
 from hardsock.adapters.redis._asyncio import AsyncConnection, AsyncRedis, AsyncSSLConnection
 from hardsock.adapters.redis._sentinel import ClientsOverHardsock
-from hardsock.adapters.redis._sync import ScopeEnded
+from hardsock.adapters.redis._sync import ScopeEnded, raise_if_ended
 
 __all__ = ["AsyncCluster", "AsyncSentinel", "async_cluster", "async_sentinel"]
 
@@ -31,8 +31,7 @@ async def _within(total: float | None, what: str, call: Any, *args: Any, **kwarg
                 return await call(*args, **kwargs)
             except (RedisClusterException, RedisConnectionError) as exc:
                 raise_if_cancelled(exc, before)
-                if remaining() == 0.0:
-                    raise ScopeEnded(f"no time left to look for a node: {exc}") from exc
+                raise_if_ended("look for a node", exc)
                 raise
     except DeadlineExceeded as exc:
         raise ScopeEnded(str(exc)) from exc

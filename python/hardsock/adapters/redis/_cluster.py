@@ -11,10 +11,10 @@ from redis.exceptions import RedisClusterException
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from hardsock._dial_limits import DialLimits
-from hardsock._scope import current, remaining, timeout
+from hardsock._scope import current, timeout
 from hardsock.adapters._causes import handled, raise_if_cancelled
 from hardsock.adapters._dial import checked_limits
-from hardsock.adapters.redis._sync import Connection, ScopeEnded, SSLConnection
+from hardsock.adapters.redis._sync import Connection, ScopeEnded, SSLConnection, raise_if_ended
 
 __all__ = ["Cluster", "cluster"]
 
@@ -77,8 +77,7 @@ def _within(total: float | None, what: str, call: Any, *args: Any, **kwargs: Any
             return call(*args, **kwargs)
         except RedisClusterException as exc:
             raise_if_cancelled(exc, before)
-            if remaining() == 0.0:
-                raise ScopeEnded(f"no time left to look for the nodes: {exc}") from exc
+            raise_if_ended("look for the nodes", exc)
             raise
 
 

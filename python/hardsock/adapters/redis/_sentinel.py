@@ -9,10 +9,8 @@ import redis.sentinel
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from hardsock._dial_limits import DialLimits
-from hardsock._errors import DeadlineExceeded
-from hardsock._scope import current
 from hardsock.adapters._dial import checked_limits
-from hardsock.adapters.redis._sync import Connection, Redis, ScopeEnded, SSLConnection
+from hardsock.adapters.redis._sync import Connection, Redis, SSLConnection, raise_if_ended
 
 __all__ = ["Sentinel", "sentinel"]
 
@@ -23,13 +21,16 @@ class _Asking:
         try:
             super().connect()  # type: ignore[misc]
         except RedisConnectionError as exc:
-            token = current()
-            if token is not None:
-                try:
-                    token.check()
-                except DeadlineExceeded as late:
-                    raise ScopeEnded(f"no time left to ask: {exc}") from late
+            raise_if_ended("ask", exc)
             raise
+
+    def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        """As of other connections: one whose reply was given up is closed.
+
+        redis-py keeps those of Sentinel, and the next command got the reply to the one before.
+        """
+        kwargs.setdefault("disconnect_on_error", True)
+        return super().read_response(*args, **kwargs)  # type: ignore[misc]
 
 
 class _Connection(_Asking, Connection, redis.sentinel.SentinelManagedConnection):

@@ -11,8 +11,9 @@ import redis.backoff
 import redis.connection
 from redis.exceptions import TimeoutError as RedisTimeout
 
+from hardsock._core import Scope
 from hardsock._errors import Closed, DeadlineExceeded
-from hardsock._scope import remaining, sleep, timeout
+from hardsock._scope import current, remaining, sleep, timeout
 from hardsock.adapters._causes import handled, raise_if_cancelled
 from hardsock.adapters._dial import Dials
 from hardsock.adapters._queue import ScopedQueue
@@ -29,6 +30,7 @@ __all__ = [
     "UnixConnection",
     "client",
     "context_of",
+    "raise_if_ended",
 ]
 
 _contexts = Contexts()
@@ -36,6 +38,17 @@ _contexts = Contexts()
 
 class ScopeEnded(RedisTimeout):
     """The time-out of the scope. The cluster's client tries again after a ``TimeoutError`` alone."""
+
+
+def raise_if_ended(what: str, exc: BaseException) -> None:
+    """Raise what the scope ended with, if it has: redis-py may have made an outage of it."""
+    token = current()
+    if token is None:
+        return
+    try:
+        token.check()
+    except DeadlineExceeded as late:
+        raise ScopeEnded(f"no time left to {what}: {exc}") from late
 
 
 class Patient(redis.backoff.AbstractBackoff):
@@ -190,7 +203,7 @@ class _Pipeline(redis.client.Pipeline):
     total: float | None = None
 
     def execute(self, *args: Any, **kwargs: Any) -> Any:
-        with timeout(self.total, name="total of the pipeline"):
+        with Scope(None, self.total, "total of the pipeline"):
             return super().execute(*args, **kwargs)
 
 
@@ -203,7 +216,7 @@ class Redis(redis.Redis):
         """As redis-py has it, within ``total``."""
         if self.total is None:
             return super().execute_command(*args, **kwargs)
-        with timeout(self.total, name="total of the command"):
+        with Scope(None, self.total, "total of the command"):
             return super().execute_command(*args, **kwargs)
 
     def pipeline(self, *args: Any, **kwargs: Any) -> Any:

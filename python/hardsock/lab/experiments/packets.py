@@ -19,7 +19,8 @@ _PATIENCE = 20.0
 
 
 class Tap:
-    """Keeps what passes over ``lo`` from now on. Needs CAP_NET_RAW: use it in a namespace."""
+    """Keeps what passes over ``lo`` from now on. Needs CAP_NET_RAW: use it in a namespace,
+    in one thread."""
 
     def __init__(self) -> None:
         try:
@@ -36,7 +37,10 @@ class Tap:
         self._tap.close()
 
     def read(self, port: int) -> list[tuple[bool, str]]:
-        """Of TCP to and from *port*, up to now: whether it went to the port, and what it was."""
+        """Of TCP to and from *port*, up to now: whether it went to the port, and what it was.
+
+        Unavailable: packets were lost, so that nothing can be said.
+        """
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as marker:
             marker.bind(("127.0.0.1", 0))
             marker.sendto(_MARKER, marker.getsockname())
