@@ -92,7 +92,8 @@ def main() -> int:
         low, middle, high = statistics.quantiles(ratios(programs, work, turns, options.rounds), n=4)
         print(
             f"{work}: {each['with']:,.0f} instructions with the seam, {more:+,.0f} "
-            f"({more / each['without']:+.2%}); time x {middle:.3f} ({low:.3f} to {high:.3f})"
+            f"({more / each['without']:+.2%}); time x {middle:.3f} ({low:.3f} to {high:.3f})",
+            flush=True,
         )
     return 0
 

@@ -119,8 +119,8 @@ SEAM_RULES: list[tuple[str, tuple[str, ...], str]] = [
 CANNOT_FAIL: dict[str, str] = {
     "memory, text and numbers": "memchr memcmp memcpy memmem memmove memrchr memset strchr strcmp "
     "strcspn strerror_r strftime strlen strncasecmp strncmp strncpy strnlen strpbrk strrchr strspn "
-    "strtol strtoul strtoull snprintf vsnprintf qsort timegm htons ntohl ntohs inet_ntop inet_pton "
-    "gai_strerror sigaddset sigdelset sigemptyset sigfillset sigismember secure_getenv",
+    "strtol strtoll strtoul strtoull snprintf vsnprintf qsort timegm htons ntohl ntohs inet_ntop "
+    "inet_pton gai_strerror sigaddset sigdelset sigemptyset sigfillset sigismember secure_getenv",
     "who and where we are": "getpid gettid geteuid dirfd pthread_self pthread_equal",
     "gives back, and what was given back is gone either way": "free close closedir freeaddrinfo "
     "res_nclose pthread_key_delete pthread_attr_destroy pthread_detach pthread_exit",
