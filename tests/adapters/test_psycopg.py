@@ -271,7 +271,8 @@ def test_an_interrupt_in_the_check_of_a_pool_loses_no_connection(
             signal.raise_signal(signal.SIGINT)
 
     def interrupt() -> None:
-        assert main.native_id is not None and main.ident is not None
+        assert main.native_id is not None
+        assert main.ident is not None
         checking.wait(_PATIENT)
         wait_until_blocked(main.native_id)
         signal.pthread_kill(main.ident, signal.SIGINT)

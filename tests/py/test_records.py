@@ -21,9 +21,7 @@ _CALL = re.compile(
     r'[^;]*?->(?P<name>\w+),\s*"(?P<letters>\w+)",(?P<values>[^;]*)\)'
 )
 _SOURCES = [path.read_text() for path in sorted(_BINDING.glob("*/*.c"))]
-_CALLS = [
-    call for source in _SOURCES for call in _CALL.finditer(source) if call["name"] in _TYPES
-]
+_CALLS = [call for source in _SOURCES for call in _CALL.finditer(source) if call["name"] in _TYPES]
 
 
 def _count(arguments: str) -> int:
