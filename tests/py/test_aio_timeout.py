@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import gc
 import socket
 import sys
 import threading
 import weakref
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -452,6 +452,11 @@ def test_it_wants_a_task_and_is_used_once() -> None:
             pass
 
     asyncio.run(later())
+    plain = hs.timeout(LATE)
+    with plain, pytest.raises(RuntimeError, match="entered already"):
+        plain.__enter__()
+    with plain as token:  # One after the other is fine: each begins anew.
+        assert token.remaining is not None
 
 
 def test_what_comes_between_its_look_and_its_entry_does_not_enter_it_again() -> None:
@@ -491,7 +496,7 @@ def test_what_comes_between_its_look_and_its_entry_does_not_enter_it_again() -> 
 def test_of_threads_that_enter_one_at_once_one_does() -> None:
     """Without the GIL two could look, and find that nobody had."""
 
-    def enters(scope: Any, together: threading.Barrier, _: int) -> bool:
+    def enters(scope: Any, together: threading.Barrier, _index: int) -> bool:
         async def main() -> bool:
             together.wait(LATE)
             try:
@@ -503,14 +508,8 @@ def test_of_threads_that_enter_one_at_once_one_does() -> None:
         return asyncio.run(main())
 
     for _ in range(50):
-        scope, together = aio.timeout(LATE), threading.Barrier(4)
-        enter = functools.partial(enters, scope, together)
+        enter = partial(enters, aio.timeout(LATE), threading.Barrier(4))
         assert sum(run_threaded(enter, 4, timeout=LATE)) == 1
-    plain = hs.timeout(LATE)
-    with plain, pytest.raises(RuntimeError, match="entered already"):
-        plain.__enter__()
-    with plain as token:  # One after the other is fine: each begins anew.
-        assert token.remaining is not None
 
 
 def test_subclasses_have_an_init_of_their_own_and_may_be_referred_to_weakly() -> None:
