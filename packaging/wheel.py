@@ -101,7 +101,9 @@ def make_bare(suite: str) -> str:
         shutil.rmtree(new, ignore_errors=True)
         say(f"{suite}: debootstrap into {tree}")
         include = "--include=ca-certificates,openssl,python3,python3-venv"
-        command = ["debootstrap", "--variant=minbase", include, suite, str(new), *distro.mirror()]
+        # What it mounts in the tree ends with it, also when it is stopped: the next run removes the rest.
+        command = ["unshare", "--mount", "debootstrap", "--variant=minbase", include, suite]
+        command += [str(new), *distro.mirror()]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             sys.exit(f"wheel: debootstrap {suite} failed:\n{done.stdout[-2000:]}")
