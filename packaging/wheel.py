@@ -71,6 +71,7 @@ def build(interpreters: list[str], target: Path) -> None:
 
 TRY = """
 export DEBIAN_FRONTEND=noninteractive
+unset SSL_CERT_FILE SSL_CERT_DIR  # the system's own places are what is tried
 update-ca-certificates >/dev/null 2>&1
 python3 -m venv /srv/venv
 /srv/venv/bin/pip install -q --no-index /srv/*.whl
