@@ -71,6 +71,7 @@ def build(interpreters: list[str], target: Path) -> None:
 
 TRY = """
 export DEBIAN_FRONTEND=noninteractive
+unset SSL_CERT_FILE SSL_CERT_DIR  # the system's own places are what is tried
 update-ca-certificates >/dev/null 2>&1
 python3 -m venv /srv/venv
 /srv/venv/bin/pip install -q --no-index /srv/*.whl
@@ -101,7 +102,9 @@ def make_bare(suite: str) -> str:
         shutil.rmtree(new, ignore_errors=True)
         say(f"{suite}: debootstrap into {tree}")
         include = "--include=ca-certificates,openssl,python3,python3-venv"
-        command = ["debootstrap", "--variant=minbase", include, suite, str(new), *distro.mirror()]
+        # What it mounts in the tree ends with it, also when it is stopped: the next run removes the rest.
+        command = ["unshare", "--mount", "debootstrap", "--variant=minbase", include, suite]
+        command += [str(new), *distro.mirror()]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             sys.exit(f"wheel: debootstrap {suite} failed:\n{done.stdout[-2000:]}")

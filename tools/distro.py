@@ -245,7 +245,9 @@ def make(suite: str) -> None:
         if not tree.exists():
             shutil.rmtree(new, ignore_errors=True)
             say(f"{suite}: debootstrap into {tree}")
-            command = ["debootstrap", "--variant=minbase", "--include=ca-certificates", suite]
+            # What it mounts in the tree ends with it, also when it is stopped.
+            command = ["unshare", "--mount", "debootstrap", "--variant=minbase"]
+            command += ["--include=ca-certificates", suite]
             done = subprocess.run(
                 [*command, str(new), *mirror()],
                 stdout=subprocess.PIPE,
