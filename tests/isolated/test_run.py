@@ -557,6 +557,31 @@ def test_a_script_a_module_code_and_a_console_script(tmp_path: Path) -> None:
     assert "must be a number of seconds" in done.stderr
 
 
+def test_growth_is_told_with_the_line_that_opens(tmp_path: Path) -> None:
+    """No look of the program's own, and no limit near: the descriptors have doubled."""
+    path = program(
+        tmp_path,
+        """
+        import socket, sys
+        kept = []
+        def hoard():
+            kept.append(socket.socket())
+        for _ in range(200):
+            hoard()
+        print("full", flush=True)
+        sys.stdin.readline()
+        """,
+    )
+    with start(path, stdin=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        told = ""
+        while "grown from" not in told or "in hoard" not in told:
+            line = process.stderr.readline()
+            assert line, told
+            told += line
+        process.communicate("\n", timeout=60)
+
+
 def test_a_command_is_meant_though_a_folder_has_its_name(tmp_path: Path) -> None:
     (bin_ := tmp_path / "bin").mkdir()
     (command := bin_ / "tool").write_text(f"#!{sys.executable}\nprint('the command')\n")

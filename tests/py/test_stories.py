@@ -246,7 +246,11 @@ def see_gil(it: Service) -> dict[str, str]:
     count, total = (float(line.split()[1]) for line in sorted(text))
     assert total > 0.0001 * count
     assert it.shown()["stalls"]["gil"] >= 0.1
-    return {"metrics": "\n".join(text)}
+    head = next(line for line in it.top("sites").splitlines() if line.startswith("reads waited"))
+    match = re.search(r"for the GIL (\d+(?:\.\d+)?)([smhd])$", head.rstrip())
+    assert match is not None, head
+    assert match[2] != "s" or float(match[1]) >= 2
+    return {"top": head.rstrip(), "metrics": "\n".join(text)}
 
 
 def see_ports(it: Service) -> dict[str, str]:

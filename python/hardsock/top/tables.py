@@ -295,7 +295,7 @@ def tsv(view: View, rows: Sequence[Row]) -> list[str]:
 
 
 def header(metrics: Row, command: str, width: int) -> list[str]:
-    """Three lines about the whole process."""
+    """Five lines about the whole process."""
     fds, open_ones = metrics["descriptors"], metrics["open_connections"]
     limit = fds["limit"]
     share = f" ({100 * fds['open'] // limit} %)" if limit else ""
@@ -320,10 +320,18 @@ def header(metrics: Row, command: str, width: int) -> list[str]:
         f"orphans {metrics['resolver']['orphans']}   "
         f"connections {sum(open_ones.values())}{f' ({how})' if how else ''}"
     )
+    stalls = {
+        name: seconds(metrics["seconds"][f"read_stall_{name}"]["sum"])
+        for name in ("peer", "application", "gil")
+    }
     lines = [
         f"hardsock top  pid {metrics['pid']}  {plain(command)}",
         process,
         pools,
         f"servers {serving}   events {events or 'none'}",
+        (
+            f"reads waited in all: for peers {stalls['peer']}, "
+            f"for the program {stalls['application']}, for the GIL {stalls['gil']}"
+        ),
     ]
     return [fit(line, width) for line in lines]

@@ -87,8 +87,8 @@ CHAPTERS = (
 WRONG = (
     (
         "*`SO_LINGER` with zero seconds, to recycle sockets fast.* It sends RST and destroys what is in "
-        "flight. A plain close sends FIN in the background; `SO_LINGER` with five seconds blocks up to five "
-        "seconds for delivery. [Shown](linger-zero.md)."
+        "flight; a plain close sends FIN in the background. [Shown](linger-zero.md). `SO_LINGER` with five "
+        "seconds blocks up to five seconds for delivery (socket(7))."
     ),
     (
         "*A smaller `tcp_fin_timeout`, against TIME_WAIT.* TIME_WAIT lasts 60 s, fixed. `tcp_tw_reuse` helps "
@@ -105,14 +105,17 @@ WRONG = (
     ),
     (
         "*`TCP_USER_TIMEOUT`, to find dead peers.* On an idle connection it does nothing; keepalive does "
-        "nothing while data is unacknowledged. Both are needed, and the former overrides the probe count. "
-        "[Shown](dead-peer.md); and a short one ends who is [at work](short-patience.md)."
+        "nothing while data is unacknowledged. Both are needed. [Shown](dead-peer.md); and a short one ends "
+        "who is [at work](short-patience.md). The former overrides the probe count (tcp(7))."
     ),
     (
         "*Sleeping and trying again after EAGAIN.* poll waits for as long as it takes, and not longer. "
         "[Shown](sleepy-reader.md)."
     ),
-    "*Fall back to older TLS after failures.* That is what an attacker waits for.",
+    (
+        "*Fall back to older TLS after failures.* That is what an attacker waits for: a "
+        "[fallback](../tls.md) here is another configuration of the same strength."
+    ),
     "*A port range of 1024 to 65535.* It takes ports from servers, unless they are reserved. [Shown](wide-range.md).",
     (
         "*Count SYN scans in `accept`.* A scan never gets there: only the kernel's tables, a packet filter "

@@ -13,7 +13,7 @@ import hardsock as hs
 from hardsock.lab import inside
 from hardsock.lab.endpoint import listen
 from hardsock.lab.experiments.experiment import Bar, Chart, Experiment, Finding
-from hardsock.lab.wire import Wire
+from hardsock.lab.wire import InvalidResult, Wire
 
 _PORT = 7100
 _DEAD_AFTER = 2.0
@@ -106,6 +106,7 @@ def wait_for_the_dead() -> dict[str, Any]:
 
 
 def _measure() -> Finding:
+    invalid = None
     with Wire(delay=0.01, seed=11) as wire, wire.b.start(serve, timeout=240.0) as server:
         server.wait_ready()
         with wire.a.start(wait_for_the_dead, timeout=240.0) as client:
@@ -113,12 +114,17 @@ def _measure() -> Finding:
             wire.set(down=True)
             found: dict[str, Any] = client.stop()
         conditions = wire.conditions()
+        try:
+            wire.judge()
+        except InvalidResult as exc:
+            invalid = str(exc)
     ours, plain, looked = found["hardsock"], found["plain"], found["looked"]
     idle, busy = (ours[name][0] for name in _OURS)
     return Finding(
         plain={"noticed": sum(plain.values()), "of": len(plain)},
         hardsock={"idle_seconds": idle, "data_under_way_seconds": busy},
         conditions=conditions,
+        invalid=invalid,
         shown=not any(plain.values())
         and not {kind for _, kind in ours.values()} & {"nothing", "DeadlineExceeded"},
         text=f"A link was cut under {len(plain) + len(ours)} connections. With "
