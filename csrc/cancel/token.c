@@ -56,6 +56,7 @@ struct parent_link {
 /* The kernel objects behind hs_token_fileno. */
 struct watch {
     struct hs_own_fd epoll, event, timer;
+    bool early; /* event was rung for want of a timer */
 };
 
 struct hs_token {
@@ -421,7 +422,9 @@ touch_locked(struct hs_token *t, bool ended, struct hs_list *fired)
 {
     if (!ended) {
         if (!arm_watch_locked(t))
-            (void)hs_own_fd_ring(&t->watch->event);
+            t->watch->early = hs_own_fd_ring(&t->watch->event) || t->watch->early;
+        else if (t->watch != NULL && t->watch->early && atomic_load(&t->ended) == NULL)
+            t->watch->early = !hs_own_fd_drain(&t->watch->event);
         return;
     }
     hs_callbacks_claim(t, &t->callbacks, fired);
@@ -607,7 +610,7 @@ watch_new(struct hs_error *err, struct watch **ret_watch)
 
     if (w == NULL)
         return hs_err_setx(err, HS_E_NOMEM, NULL, "no memory to watch a token");
-    *w = (struct watch){HS_OWN_FD_NONE, HS_OWN_FD_NONE, HS_OWN_FD_NONE};
+    *w = (struct watch){.epoll = HS_OWN_FD_NONE, .event = HS_OWN_FD_NONE, .timer = HS_OWN_FD_NONE};
     if (!hs_own_fd_open(&w->epoll, hs_sys_epoll_create1(EPOLL_CLOEXEC)) ||
         !hs_own_fd_open(&w->event, hs_sys_eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) ||
         !hs_own_fd_open(&w->timer,

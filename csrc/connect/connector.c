@@ -222,7 +222,7 @@ connector_advance(struct hs_connector *cn, struct hs_error *err, struct attempt 
             return rv;
     }
     /* 2. Attempts that are ready: connected, failed, or a step further in their handshakes. */
-    if ((rv = hs_race_collect(cn, ret_winner)) != HS_WANT ||
+    if ((rv = hs_race_collect(cn, err, ret_winner)) != HS_WANT ||
         (rv = hs_race_collect_expired(cn, ret_winner)) != HS_WANT)
         return rv;
     /* 3. Addresses that have come meanwhile. */
@@ -497,7 +497,7 @@ hs_connector_resolve(struct hs_connector *cn, struct hs_op *op, struct hs_error 
 
         if ((rv = check_descriptors(cn, err)) != HS_OK)
             return gave_up(cn, rv, err);
-        (void)hs_race_collect(cn, &none);
+        (void)hs_race_collect(cn, NULL, &none);
         hs_order_collect(cn);
         if (hs_order_is_complete(cn))
             break;

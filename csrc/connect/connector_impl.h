@@ -77,7 +77,7 @@ bool hs_race_start_skipped(struct hs_connector *cn, hs_err *ret_rv, struct attem
 /* A unix socket whose backlog was full. */
 hs_err hs_race_retry(struct hs_connector *cn, struct attempt **ret_winner);
 /* What has happened to the running attempts since the last look. Never sleeps. */
-hs_err hs_race_collect(struct hs_connector *cn, struct attempt **ret_winner);
+hs_err hs_race_collect(struct hs_connector *cn, struct hs_error *err, struct attempt **ret_winner);
 /* A handshake has a time of its own, which no descriptor tells: when, and what is due. */
 int64_t hs_race_until(const struct hs_connector *cn);
 hs_err hs_race_collect_expired(struct hs_connector *cn, struct attempt **ret_winner);

@@ -250,7 +250,7 @@ race_settle(struct hs_connector *cn, size_t slot, struct attempt **ret_winner)
 
 /* What has happened to the running attempts since the last look. Never sleeps. */
 hs_err
-hs_race_collect(struct hs_connector *cn, struct attempt **ret_winner)
+hs_race_collect(struct hs_connector *cn, struct hs_error *err, struct attempt **ret_winner)
 {
     struct epoll_event events[MAX_ATTEMPTS + 1];
     hs_err rv = HS_WANT;
@@ -259,6 +259,8 @@ hs_race_collect(struct hs_connector *cn, struct attempt **ret_winner)
     if (cn->epoll.number < 0)
         return cn->in_flight > 0 ? race_settle(cn, 0, ret_winner) : HS_WANT;
     n = hs_sys_epoll_wait(cn->epoll.number, events, MAX_ATTEMPTS + 1, 0);
+    if (n < 0 && errno != EINTR) /* It stays readable: who waited for it would go round. */
+        return hs_err_set(err, HS_E_SYSTEM, errno, "connect", "epoll_wait");
     for (int i = 0; i < n && rv == HS_WANT; i++) {
         if (events[i].data.u32 == LOOKUP_SLOT)
             (void)hs_own_fd_drain(&cn->lookup);

@@ -235,6 +235,10 @@ HS_NODISCARD hs_err hs_ask_recv(struct hs_conn *c, uint8_t *buf, size_t len, int
 HS_NODISCARD hs_err hs_conn_why_broken(struct hs_conn *c);
 /* After HS_E_RESET: EPIPE only says that it is over. Fills err anew when it was not a reset. */
 HS_NODISCARD hs_err hs_conn_judge_reset(struct hs_conn *c, struct hs_error *err);
+/* Around what else may be told by the kernel, by who has claimed no direction. sys: the errno that
+ * it gave, or 0. */
+void hs_ask_aside_begin(struct hs_conn *c);
+void hs_ask_aside_end(struct hs_conn *c, int sys);
 /* getsockopt(2) for SO_ERROR, which takes away the error that calls would be told: it is noted. */
 int hs_ask_error(struct hs_conn *c, void *value, socklen_t *len);
 /* Before the descriptor goes. unread_above: the peer had sent what nobody has read, above the

@@ -18,6 +18,7 @@
 #include "../base/sys.h"
 #include "../base/time.h"
 
+#include <errno.h>
 #include <linux/net_tstamp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -106,7 +107,7 @@ hs_conn_measure(struct hs_conn *c, struct hs_delays *d)
 }
 
 static void
-measure(struct hs_delays *d, int fd)
+measure(struct hs_conn *c)
 {
     union {
         char bytes[CMSG_SPACE(sizeof(struct stamps)) + 64]; /* and what else was asked for */
@@ -116,18 +117,23 @@ measure(struct hs_delays *d, int fd)
     struct iovec iov = {.iov_base = &byte, .iov_len = 1};
     struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
     struct stamps stamps;
+    ssize_t n;
 
     msg.msg_control = control.bytes;
     msg.msg_controllen = sizeof(control.bytes);
-    if (hs_sys_recvmsg(fd, &msg, MSG_PEEK | MSG_DONTWAIT) <= 0)
+    hs_ask_aside_begin(c);
+    n = hs_sys_recvmsg(hs_fd_number(&c->fd), &msg, MSG_PEEK | MSG_DONTWAIT);
+    hs_ask_aside_end(c, n < 0 && errno != EAGAIN && errno != EINTR ? errno : 0);
+    if (n <= 0)
         return;
     for (struct cmsghdr *m = CMSG_FIRSTHDR(&msg); m != NULL; m = CMSG_NXTHDR(&msg, m))
         if (m->cmsg_level == SOL_SOCKET && m->cmsg_type == SO_TIMESTAMPING_NEW &&
             m->cmsg_len >= CMSG_LEN(sizeof(stamps))) {
             memcpy(&stamps, CMSG_DATA(m), sizeof(stamps));
             if (stamps.at[0][0] != 0)
-                hs_fixed_histogram_add(&d->queue, hs_calendar_ns() - stamps.at[0][0] * HS_NS_PER_S -
-                                                      stamps.at[0][1]);
+                hs_fixed_histogram_add(&c->delays->queue, hs_calendar_ns() -
+                                                              stamps.at[0][0] * HS_NS_PER_S -
+                                                              stamps.at[0][1]);
         }
 }
 
@@ -141,7 +147,7 @@ hs_delays_look(struct hs_conn *c)
     if (atomic_fetch_add_explicit(&d->looks, 1, memory_order_relaxed) % SAMPLE != 0 ||
         hs_fd_look(&c->fd, NULL) != HS_OK)
         return;
-    measure(d, hs_fd_number(&c->fd));
+    measure(c);
     hs_fd_look_end(&c->fd);
 }
 

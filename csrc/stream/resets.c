@@ -4,7 +4,8 @@
  * SO_ERROR. All others find an end, or EPIPE. So who asks says so before (asks, asking), and takes
  * that back when c->broken has what it was told; who has found no more than an end waits until
  * nobody asks, and looks then. The kernel's lock of the socket orders the two: what was
- * stored before a question that was answered is seen by who has asked after it. Asking never waits.
+ * stored before a question that was answered is seen by who has asked after it. Asking waits for
+ * nothing but a file's bytes (sendfile) and its thread's turn; that is why there is an end to it.
  *
  * A reset that nobody meant shows here: bytes that nobody had read, or SO_LINGER.
  */
@@ -22,6 +23,8 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+
+#define PATIENCE_NS HS_NS_PER_S
 
 static struct {
     _Atomic uint64_t by_peer, dead_peer, by_abort, by_linger, by_unread;
@@ -63,11 +66,29 @@ hs_ask_recv(struct hs_conn *c, uint8_t *buf, size_t len, int flags, struct hs_er
         c->layer->try_recv(c->tls, hs_fd_number(&c->fd), buf, len, flags, err, want, ret_n));
 }
 
-static void
-note_told(struct hs_conn *c, hs_err told)
+/* While TCP goes on, what is said of the way is a remark (sk_err_soft): it may be there again. */
+static bool
+is_over_by(struct hs_conn *c, int sys)
 {
-    if (told == HS_E_DEAD_PEER || told == HS_E_RESET)
-        hs_conn_set_broken(c, told);
+    hs_err told = hs_tcp_meaning(sys);
+
+    if (told == HS_E_DEAD_PEER && sys != ETIMEDOUT)
+        return hs_conn_tcp_is_closed(c);
+    return told == HS_E_DEAD_PEER || told == HS_E_RESET;
+}
+
+void
+hs_ask_aside_begin(struct hs_conn *c)
+{
+    atomic_fetch_add(&c->asking, 1);
+}
+
+void
+hs_ask_aside_end(struct hs_conn *c, int sys)
+{
+    if (sys != 0 && is_over_by(c, sys))
+        hs_conn_set_broken(c, hs_tcp_meaning(sys));
+    atomic_fetch_sub(&c->asking, 1);
 }
 
 int
@@ -76,11 +97,9 @@ hs_ask_error(struct hs_conn *c, void *value, socklen_t *len)
     socklen_t own = sizeof(int);
     int rv, sys = 0;
 
-    atomic_fetch_add(&c->asking, 1);
+    hs_ask_aside_begin(c);
     rv = hs_sys_getsockopt(hs_fd_number(&c->fd), SOL_SOCKET, SO_ERROR, &sys, &own);
-    if (rv == 0 && sys != 0)
-        note_told(c, hs_tcp_meaning(sys));
-    atomic_fetch_sub(&c->asking, 1);
+    hs_ask_aside_end(c, rv == 0 ? sys : 0);
     if (rv == 0) {
         *len = *len < own ? *len : own;
         memcpy(value, &sys, *len);
@@ -101,10 +120,12 @@ hs_conn_why_broken(struct hs_conn *c)
 {
     struct hs_tls *tls = c->tls;
     socklen_t len = sizeof(int);
+    int64_t until_ns;
     int ignored; /* What it says is noted. */
 
     (void)hs_ask_error(c, &ignored, &len);
-    while (atomic_load(&c->broken) == HS_OK && somebody_asks(c))
+    until_ns = hs_deadline_after(PATIENCE_NS);
+    while (atomic_load(&c->broken) == HS_OK && somebody_asks(c) && hs_now() < until_ns)
         (void)sched_yield();
     if (tls != NULL && hs_tls_told_dead(tls)) /* and told nobody: at a close, or in an alert */
         hs_conn_set_broken(c, HS_E_DEAD_PEER);

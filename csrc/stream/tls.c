@@ -676,13 +676,15 @@ hs_tls_try_end_all(struct hs_tls *t, struct hs_error *err, short *want)
 /* After a failed handshake: bytes that wait would make the kernel reset the connection, and our
  * alert would be lost with it. Two looks, as much as a flight of handshake messages. */
 static void
-discard_raw(int fd)
+discard_raw(struct hs_tls *t)
 {
     uint8_t room[RECORD_MAX];
+    ssize_t n = 1;
 
-    for (int i = 0; i < 2; i++)
-        if (hs_sys_recv(fd, room, sizeof(room), MSG_DONTWAIT) <= 0)
-            break;
+    for (int i = 0; i < 2 && n > 0; i++)
+        n = hs_sys_recv(t->io.fd, room, sizeof(room), MSG_DONTWAIT);
+    if (n < 0 && hs_tcp_meaning(errno) == HS_E_DEAD_PEER)
+        t->io.told_dead = true;
 }
 
 /* With the lock held. */
@@ -725,7 +727,7 @@ hs_tls_say_goodbye(struct hs_tls *t, bool clean, bool *ret_unread)
         (void)hs_tls_say_goodbye(t->io.below, clean && (stays || !unread),
                                  stays ? NULL : &(bool){false});
     if (t->state != TLS_OPEN)
-        discard_raw(t->io.fd);
+        discard_raw(t);
     hs_lock_drop(&t->lock);
     if (!stays)
         *ret_unread = unread;

@@ -70,6 +70,14 @@ is_every_address(const struct hs_addr *addr)
                   sizeof(any)) == 0;
 }
 
+/* Of one family, or both: a socket for all IPv6 addresses may have those of IPv4 as well. */
+static bool
+covers(const struct hs_addr *every, const struct hs_addr *one)
+{
+    return is_every_address(every) &&
+           (every->sa.sa_family == AF_INET6 || one->sa.sa_family == AF_INET);
+}
+
 static bool
 is_wanted(const struct inet_diag_msg *msg, const struct wanted *w)
 {
@@ -83,7 +91,7 @@ is_wanted(const struct inet_diag_msg *msg, const struct wanted *w)
         return true;
     other = addr_of(msg->idiag_family, msg->id.idiag_src, msg->id.idiag_sport, w->local);
     return hs_addr_port(&other) == hs_addr_port(w->local) &&
-           (is_every_address(&other) || is_every_address(w->local) ||
+           (covers(&other, w->local) || covers(w->local, &other) ||
             hs_addr_equal(&other, w->local));
 }
 

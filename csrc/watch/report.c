@@ -834,33 +834,14 @@ write_tcp(struct hs_json *j, struct hs_conn *c)
     hs_json_close(j, '}');
 }
 
-/* A new reference, or NULL: there is none, or (*ret_short) no memory to look. */
-static struct hs_conn *
-find_conn(uint64_t id, bool *ret_short)
-{
-    struct hs_conn **all, *found = NULL;
-    size_t n;
-
-    all = take_hs_conn(&n);
-    *ret_short = all == NULL;
-    for (size_t i = 0; all != NULL && i < n; i++)
-        if (found == NULL && hs_conn_id(all[i]) == id)
-            found = all[i];
-        else
-            hs_conn_unref(all[i]);
-    free((void *)all);
-    return found;
-}
-
 static hs_err
 report_one(uint64_t id, struct hs_error *err, char **ret_text, size_t *ret_len)
 {
     struct hs_conn_row row = {.fd = -1};
     struct hs_json j = {0};
-    struct hs_conn *c;
-    bool is_short;
+    struct hs_conn *c = hs_conn_find(id);
 
-    if ((c = find_conn(id, &is_short)) != NULL)
+    if (c != NULL)
         hs_conn_describe(c, &row);
     if (row.fd >= 0) {
         begin_report(&j, ONE);
@@ -872,8 +853,6 @@ report_one(uint64_t id, struct hs_error *err, char **ret_text, size_t *ret_len)
     }
     if (c != NULL)
         hs_conn_unref(c);
-    if (is_short)
-        return hs_err_setx(err, HS_E_NOMEM, "report", "no memory for a report");
     if (row.fd < 0)
         return hs_err_setx(err, HS_E_CLOSED, "report",
                            "there is no open connection with the id %" PRIu64, id);

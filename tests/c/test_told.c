@@ -27,6 +27,7 @@ static struct {
     atomic_bool told;       /* TOLD_FIRST has the kernel's answer */
     atomic_bool met;        /* TOLD_NOTHING has ended, or waits for that one */
     _Atomic int soft_error; /* what SO_ERROR says instead of ETIMEDOUT, or 0 */
+    _Atomic int remark;     /* what it says once of a connection that is alive, or 0 */
 } stage;
 
 ssize_t __real_recv(int fd, void *buf, size_t len, int flags);
@@ -87,6 +88,8 @@ __wrap_getsockopt(int fd, int level, int name, void *value, socklen_t *len)
         return rv;
     if (*error == ETIMEDOUT && atomic_load(&stage.soft_error) != 0)
         *error = atomic_load(&stage.soft_error);
+    if (*error == 0)
+        *error = atomic_exchange(&stage.remark, 0);
     after_asking(*error);
     return rv;
 }
@@ -253,6 +256,40 @@ START_TEST(finish_tells_of_a_death_after_the_peers_end)
 }
 END_TEST
 
+/* As after a second without a route: the kernel says it, and sends on. */
+START_TEST(a_remark_about_the_way_breaks_nothing)
+{
+    struct pair p = pair_tcp();
+    struct hs_op op = op_in(60 * SECOND);
+    socklen_t len = sizeof(int);
+    int sys = 0;
+    char text[4];
+
+    atomic_store(&stage.remark, EHOSTUNREACH);
+    ASSERT_OK(hs_conn_getsockopt(p.c, SOL_SOCKET, SO_ERROR, &sys, &len, fresh()));
+    ck_assert_int_eq(sys, EHOSTUNREACH);
+    ASSERT_OK(DONE(hs_conn_send_all(p.c, &op, (const uint8_t *)"more", 4, fresh())));
+    ck_assert_int_eq(recv(p.peer, text, sizeof(text), MSG_WAITALL), 4);
+    pair_free(&p);
+}
+END_TEST
+
+START_TEST(who_measures_leaves_what_it_was_told_to_calls)
+{
+    struct pair p = dead_pair();
+    struct hs_op op = op_in(60 * SECOND);
+    struct hs_delays *d;
+    uint8_t byte;
+    size_t n;
+
+    ASSERT_OK(hs_delays_new(fresh(), &d));
+    hs_conn_measure(p.c, d);
+    ASSERT_ERR(HS_E_DEAD_PEER, DONE(hs_conn_recv(p.c, &op, &byte, 1, 0, fresh(), &n)));
+    hs_delays_unref(d);
+    pair_free(&p);
+}
+END_TEST
+
 /* The first that is asked cannot say more than that it is over. */
 START_TEST(shutdown_of_a_dead_connection_says_so)
 {
@@ -389,6 +426,8 @@ main(void)
     tcase_add_loop_test(tc, who_is_not_told_waits_for_the_one_who_is, 0, (int)LENGTH(orders));
     tcase_add_loop_test(tc, an_end_that_the_peer_had_sent_does_not_hide_its_death, 0, 2);
     tcase_add_loop_test(tc, finish_tells_of_a_death_after_the_peers_end, 0, 2);
+    tcase_add_test(tc, a_remark_about_the_way_breaks_nothing);
+    tcase_add_test(tc, who_measures_leaves_what_it_was_told_to_calls);
     tcase_add_test(tc, shutdown_of_a_dead_connection_says_so);
     tcase_add_test(tc, no_handshake_begins_with_the_dead);
     tcase_add_test(tc, a_probe_leaves_what_it_was_told_to_calls);

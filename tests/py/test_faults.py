@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import sys
 import threading
@@ -260,3 +261,24 @@ def test_nothing_is_on_unless_asked_for() -> None:
     done = run("", "from hardsock import _core; print(_core._faults_plan(1))")
     assert done.stdout.strip() == "None"
     assert _core._faults_plan(2**63) is None
+
+
+def test_a_connect_that_is_not_told_what_is_ready_ends() -> None:
+    with hs.listen(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with hs.faults("epoll_wait.invalid=1"), pytest.raises(OSError, match="epoll_wait"):
+            hs.connect(("localhost", port), timeout=60)
+
+
+def test_a_tokens_descriptor_is_quiet_again_when_its_time_could_be_set() -> None:
+    token = hs.CancelToken(3600)
+    poll = select.poll()
+    poll.register(token.fileno(), select.POLLIN)
+    assert poll.poll(0) == []
+    with hs.faults("timerfd_settime.invalid=1"):
+        token.set_timeout(1800)
+    assert len(poll.poll(0)) == 1  # Better early than never.
+    token.set_timeout(3600)
+    assert poll.poll(0) == []
+    token.cancel()
+    assert len(poll.poll(0)) == 1
