@@ -187,8 +187,8 @@ static const struct target targets[] = {
     {"nixos", "boot.kernel.sysctl = {\n", "  # ", put_nixos, "};\n", false, false},
 };
 
-/* The setting is lost at boot unless the module comes first. Into the file, and once for each module
- * to who makes it. */
+/* The setting is lost at boot unless the module comes first. Told in the file, and once for each
+ * module to who makes it. */
 static void
 say_module(const struct options *o, const struct target *t, const struct setting *w,
            struct text *modules)

@@ -1,7 +1,7 @@
 /* order.c: see order.h.
  *
- * The rules are those of net/core/neighbour.c (neigh_alloc, neigh_forced_gc and neigh_periodic_work)
- * and of domain_dirty_limits in mm/page-writeback.c.
+ * The rules are those of neigh_alloc, neigh_forced_gc and neigh_periodic_work in
+ * net/core/neighbour.c, and of domain_dirty_limits in mm/page-writeback.c.
  */
 #include "order.h"
 

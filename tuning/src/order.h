@@ -1,4 +1,7 @@
-/* order.h: keys whose numbers must rise from one to the next, which the kernel does not enforce. */
+/* order.h: keys whose numbers must rise from one to the next.
+ *
+ * The kernel takes every one of them alone, and does something else than what was meant.
+ */
 #ifndef TUNE_ORDER_H
 #define TUNE_ORDER_H
 
