@@ -588,6 +588,40 @@ def test_persist_names_the_modules_that_come_first(root: Root, tmp_path: Path) -
     assert modules.read_text() == "mine\n"
 
 
+@pytest.mark.parametrize("to", ["sysctl.d", "kubernetes", "ansible", "tuned", "nixos"])
+def test_export_says_of_a_module_that_it_must_be_named_by_somebody(to: str, tmp_path: Path) -> None:
+    file = profile(tmp_path / "p.yaml", f"{CONNTRACK}\nnet.nf_conntrack_max: {{value: 1000000}}")
+    done = tune("export", "--to", to, file)
+    told = "needs module nf_conntrack, which must be named in /etc/modules-load.d: this does not"
+    assert f"# net.netfilter.nf_conntrack_max {told}" in done.stdout
+    assert done.stderr.count("must be named in /etc/modules-load.d") == 1, "once for each module"
+    assert f"net.netfilter.nf_conntrack_max {told}" in done.stderr
+    got = answer("export", "--to", to, file)
+    assert any(told in message for message in got["messages"])
+
+
+@pytest.mark.parametrize("to", ["kubernetes", "ansible", "tuned", "nixos"])
+def test_export_leaves_a_pattern_out_as_a_pattern(to: str, tmp_path: Path) -> None:
+    file = profile(
+        tmp_path / "p.yaml",
+        "net.ipv4.conf.*.rp_filter: {value: 1}\nnet.ipv4.conf.eth?.rp_filter: {value: 1}",
+    )
+    done = tune("export", "--to", to, file)
+    why = "left out: a pattern, which only sysctl.d takes: use apply and persist there, or "
+    assert f"net.ipv4.conf.*.rp_filter: {why}--to sysctl.d" in done.stdout
+    assert "eth?.rp_filter: left out: an interface's name that others take" in done.stdout
+    whole = tune("export", "--to", "sysctl.d", file).stdout
+    assert "\nnet.ipv4.conf.*.rp_filter = 1\n" in whole
+
+
+def test_export_has_no_empty_words_where_a_profile_gives_no_reason(tmp_path: Path) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text("name: t\nsummary: s\nsettings:\n  net.ipv4.tcp_sack: 1\n")
+    lines = tune("export", "--to", "sysctl.d", file).stdout.splitlines()
+    assert lines[1:] == ["net.ipv4.tcp_sack = 1"]
+    assert '- name: "net.ipv4.tcp_sack"\n' in tune("export", "--to", "ansible", file).stdout
+
+
 @pytest.mark.parametrize(
     ("key", "other"),
     [
@@ -614,6 +648,14 @@ def test_a_variable_with_two_names_has_one_winner(
     for command in ("apply", "persist", "diff"):
         done = root.tune(command, both)
         assert (done.returncode, "one variable of the kernel" in done.stderr) == (CONFLICT, True)
+    # As two profiles, too.
+    second = profile(tmp_path / "o.yaml", f"{other}: {{value: 0}}")
+    said = done.stderr
+    for profiles in ([both], [file, second]):
+        done = tune("export", "--to", "sysctl.d", *profiles)
+        assert (done.returncode, done.stdout, done.stderr) == (CONFLICT, "", said)
+    same = profile(tmp_path / "o.yaml", f"{other}: {{value: 1}}")
+    assert tune("export", "--to", "sysctl.d", file, same).returncode == OK
 
 
 def test_import_reads_numbers_as_the_kernel_and_leaves_out_the_rest(tmp_path: Path) -> None:
@@ -805,3 +847,24 @@ def test_persist_holds_profiles_to_each_other_as_apply_does(root: Root, tmp_path
 def test_export_has_no_lines_of_its_own_for_programs() -> None:
     done = tune("export", "--to", "nixos", "baseline", "--format", "tsv")
     assert (done.returncode, done.stdout, "--format json" in done.stderr) == (USAGE, "", True)
+
+
+@pytest.mark.parametrize("command", ["diff", "apply", "persist"])
+def test_thresholds_that_would_lose_packets_are_refused(
+    root: Root, tmp_path: Path, command: str
+) -> None:
+    place = "net/ipv4/neigh/default/gc_thresh"
+    for i, number in enumerate((128, 512, 1024), 1):
+        root.put(f"{place}{i}", str(number))
+    name = place.replace("/", ".")
+    file = profile(tmp_path / "p.yaml", f"{name}2: {{value: 2048}}")
+    done = root.tune(command, "--dry-run", file) if command != "diff" else root.tune(command, file)
+    assert done.returncode == CONFLICT
+    assert f"{name}2: 2048 is not below {name}3 (1024): " in done.stderr
+    # What stands there already is no affair of other settings.
+    root.put(f"{place}2", "4096")
+    root.put("net/ipv4/tcp_sack", "0")
+    other = profile(tmp_path / "o.yaml", "net.ipv4.tcp_sack: {value: 1}")
+    assert root.tune("diff", other).returncode == DRIFT
+    both = profile(tmp_path / "b.yaml", f"{name}2: {{value: 2048}}\n{name}3: {{value: 8192}}")
+    assert root.tune("diff", both).returncode == DRIFT

@@ -29,6 +29,26 @@ LINES = [
     ("some ports", "net.ipv4.ip_local_reserved_ports = 80,8080-8090", "fine", None),
     ("larger than numbers", "kernel.shmmax = 18446744073692774399", "fine", "start with"),
     ("a bit", "net.ipv4.tcp_fastopen = 1027", "doubtful", "0x400"),
+    ("bbr", "net.ipv4.tcp_congestion_control = bbr", "fine", "not by loss"),
+    (
+        "all changes nothing",
+        "net.ipv6.conf.all.accept_redirects = 0",
+        "pointless",
+        "INTERFACE alone",
+    ),
+    (
+        "a default of all",
+        "net.ipv6.conf.all.accept_ra = 1",
+        "pointless",
+        "conf.all changes nothing",
+    ),
+    ("all brings the rest along", "net.ipv6.conf.all.forwarding = 0", "fine", None),
+    (
+        "above a default",
+        "net.ipv4.neigh.default.gc_thresh2 = 2048",
+        "doubtful",
+        "1024, the default",
+    ),
     ("caches", "vm.drop_caches = 3", "doubtful", "action"),
     ("comment", "vm.swappiness = 10  # low", "doubtful", "comment"),
     ("comment in a word", "net.core.default_qdisc = fq # fair", "invalid", "comment"),
@@ -81,6 +101,79 @@ def test_of_two_lines_for_one_variable_the_later_holds(
     assert rows[0]["verdict"] == "repeated"
     assert f"line 3, as {second.split(' ')[0]}" in rows[0]["text"]
     assert rows[1]["verdict"] != "repeated"
+
+
+NEIGHBOURS = ["gc_thresh1", "gc_thresh2", "gc_thresh3"]
+INVERTED = [
+    # The directory, keys that must rise, their values, which of them are at fault.
+    ("net.ipv4.neigh.default", NEIGHBOURS, (4096, 2048, 8192), (0, 1)),
+    ("net.ipv6.neigh.default", NEIGHBOURS, (4096, 8192, 8192), (1, 2)),
+    ("net.ipv6.neigh.*", NEIGHBOURS, (8192, 4096, 2048), (0, 1, 2)),
+    ("net.ipv4.neigh.default", NEIGHBOURS, (1024, 2048, 4096), ()),
+    ("vm", ["dirty_background_ratio", "dirty_ratio"], (20, 10), (0, 1)),
+    ("vm", ["dirty_background_ratio", "dirty_ratio"], (10, 10), (0, 1)),
+    ("vm", ["dirty_background_ratio", "dirty_ratio"], (5, 10), ()),
+    ("vm", ["dirty_background_bytes", "dirty_bytes"], (67108864, 33554432), (0, 1)),
+    ("vm", ["dirty_background_bytes", "dirty_bytes"], (33554432, 67108864), ()),
+    # 0 is off, and a ratio holds instead.
+    ("vm", ["dirty_background_bytes", "dirty_bytes"], (33554432, 0), ()),
+]
+
+
+@pytest.mark.parametrize(("place", "keys", "values", "wrong"), INVERTED)
+def test_numbers_of_several_keys_must_rise(
+    tmp_path: Path, place: str, keys: list[str], values: tuple[int, ...], wrong: tuple[int, ...]
+) -> None:
+    lines = [f"{place}.{key} = {value}\n" for key, value in zip(keys, values, strict=True)]
+    file = tmp_path / "a.conf"
+    for text in ("".join(lines), "".join(reversed(lines))):
+        file.write_text(text)
+        rows = {row["key"]: row for row in answer("judge", file)["lines"]}
+        for i, key in enumerate(keys):
+            row = rows[f"{place}.{key}"]
+            assert row["verdict"] == ("doubtful" if i in wrong else "fine"), row
+            if i in wrong:
+                assert re.search(
+                    rf"^{values[i]} is not (below|above) {re.escape(place)}\.", row["text"]
+                )
+    settings = [f"{place}.{key}: {{value: {v}}}" for key, v in zip(keys, values, strict=True)]
+    one = profile(tmp_path / "p.yaml", "\n".join(settings))
+    rows = {row["key"]: row for row in answer("judge", one)["lines"]}
+    told = {row["key"] for row in answer("lint", one)["remarks"] if row["class"] == "doubtful"}
+    assert told == {f"{place}.{keys[i]}" for i in wrong}
+    # The author names a risk.
+    assert {key for key, row in rows.items() if row["verdict"] == "weighed"} == told
+
+
+@pytest.mark.parametrize(
+    ("second", "third", "wrong"),
+    [
+        ("at_least: 4096", "at_least: 8192", False),
+        ("at_least: 4096", "at_least: 2048", True),
+        # What the default of 1024 becomes.
+        ("at_least: 4096", "at_most: 100000", True),
+        ("at_most: 100000", "at_least: 1024", False),
+        ("value: 4096", "range: [2048, 100000]", True),
+        ("value: 4096", "value: 2048, or_default: true", True),
+    ],
+)
+def test_of_bounds_counts_what_a_machine_gets(
+    tmp_path: Path, second: str, third: str, wrong: bool
+) -> None:
+    place = "net.ipv4.neigh.default.gc_thresh"
+    file = profile(tmp_path / "p.yaml", f"{place}2: {{{second}}}\n{place}3: {{{third}}}")
+    rows = [row for row in answer("lint", file)["remarks"] if row["class"] == "doubtful"]
+    assert any("is not below" in row["text"] for row in rows) == wrong
+
+
+def test_lint_names_a_value_of_all_that_changes_nothing(tmp_path: Path) -> None:
+    key = "net.ipv6.conf.all.accept_redirects"
+    file = profile(tmp_path / "p.yaml", f"{key}: {{value: 0}}")
+    (row,) = answer("lint", file)["remarks"]
+    assert (row["key"], row["class"], row["severity"]) == (key, "pointless", "warning")
+    assert tune("lint", "--strict=pointless", file).returncode == PROFILE
+    other = profile(tmp_path / "o.yaml", "net.ipv6.conf.*.accept_redirects: {value: 0}")
+    assert answer("lint", other)["remarks"] == []
 
 
 def test_a_harmful_line_that_a_later_one_replaces_is_not_held_against_the_file(

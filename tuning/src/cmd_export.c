@@ -51,7 +51,10 @@ fixed_value(const struct target *t, const struct profile *p, const struct settin
     if (w->want != WANT_EXACT &&
         !(t->compares && is_bound(w) && k != NULL && k->type == TYPE_INTS && k->fields == 1))
         return NULL;
-    *ret_why = "an interface's name that others take for a pattern";
+    *ret_why = key_is_pattern(w->path)
+                   ? "a pattern, which only sysctl.d takes: use apply and persist there, or --to "
+                     "sysctl.d"
+                   : "an interface's name that others take for a pattern";
     return strpbrk(w->path, "*?[]") != NULL && !(t->globs && key_is_pattern(w->path))
                ? NULL
                : value_show(&w->values[0]);
@@ -72,8 +75,9 @@ put_quoted(const char *s, bool nix)
 static void
 put_sysctl(const struct setting *w, const char *key, const char *value)
 {
-    (void)printf("# %s\n%s%s = %s\n", printable(w->why == NULL ? "" : w->why),
-                 w->optional ? "-" : "", key, value);
+    if (w->why != NULL)
+        (void)printf("# %s\n", printable(w->why));
+    (void)printf("%s%s = %s\n", w->optional ? "-" : "", key, value);
 }
 
 static void
@@ -123,7 +127,7 @@ put_ansible(const struct setting *w, const char *key, const char *value)
     if (is_bound(w))
         value = mem_format("{{ %s }}", put_reading(w, key));
     (void)fputs("- name: ", stdout);
-    put_quoted(mem_format("%s: %s", key, w->why == NULL ? "" : w->why), false);
+    put_quoted(w->why == NULL ? key : mem_format("%s: %s", key, w->why), false);
     (void)fputs("\n  ansible.posix.sysctl:\n    name: ", stdout);
     put_quoted(key, false);
     (void)fputs("\n    value: ", stdout);
@@ -183,16 +187,26 @@ static const struct target targets[] = {
     {"nixos", "boot.kernel.sysctl = {\n", "  # ", put_nixos, "};\n", false, false},
 };
 
-/* The setting is lost at boot unless the module comes first. */
+/* The setting is lost at boot unless the module comes first. Told in the file, and once for each
+ * module to who makes it. */
 static void
-say_module(const struct target *t, const struct setting *w, const char *key)
+say_module(const struct options *o, const struct target *t, const struct setting *w,
+           struct text *modules)
 {
     const struct kb_key *k = kb_find(w->path);
-    const char *module = k == NULL ? NULL : kb_text(k, KB_MODULE);
+    const char *module = k == NULL ? NULL : kb_text(k, KB_MODULE), *line;
 
-    if (module != NULL)
-        (void)printf("%s%s needs module %s, named in /etc/modules-load.d\n", t->comment, key,
-                     module);
+    if (module == NULL)
+        return;
+    line = mem_format("%s needs module %s, which must be named in /etc/modules-load.d: this does "
+                      "not write it there, `persist` does",
+                      printable(key_show(w->path)), module);
+    if (o->format == FORMAT_PRETTY)
+        (void)printf("%s%s\n", t->comment, line);
+    if (strstr(text_str(modules), mem_format("\n%s\n", module)) != NULL)
+        return;
+    text_format(modules, "\n%s\n", module);
+    say("%s", line);
 }
 
 /* A doubt goes with the value, into the file and to who makes it. */
@@ -219,7 +233,7 @@ is_reached(const struct target *t, const struct profile *p, const char *path)
 /* One setting of the document; false if it was left out. */
 static bool
 export_setting(const struct options *o, const struct target *t, const struct profile *p,
-               const struct setting *w)
+               const struct setting *w, struct text *modules)
 {
     const char *why, *value = fixed_value(t, p, w, &why), *key = printable(key_show(w->path));
     const struct kb_key *k = kb_find(w->path);
@@ -244,14 +258,16 @@ export_setting(const struct options *o, const struct target *t, const struct pro
             (void)printf("-%s\n", key);
     } else {
         t->put(w, key, value);
-        say_module(t, w, key);
     }
+    if (value != NULL)
+        say_module(o, t, w, modules);
     return value != NULL || w->want == WANT_NOTHING || w->want == WANT_UNSET;
 }
 
 /* How many settings were left out. */
 static size_t
-export_profile(const struct options *o, const struct target *t, const struct profile *p, bool first)
+export_profile(const struct options *o, const struct target *t, const struct profile *p, bool first,
+               struct text *modules)
 {
     size_t left_out = 0;
 
@@ -267,7 +283,7 @@ export_profile(const struct options *o, const struct target *t, const struct pro
             (void)fputs(t->head, stdout);
     }
     for (size_t i = 0; i < p->n; i++)
-        left_out += !export_setting(o, t, p, &p->settings[i]);
+        left_out += !export_setting(o, t, p, &p->settings[i], modules);
     if (o->format == FORMAT_JSON) {
         json_close();
         json_close();
@@ -286,6 +302,35 @@ begin(const struct options *o, const struct target *t)
     json_open("profiles", '[');
 }
 
+static bool
+settings_agree(const struct setting *w, const struct profile *p)
+{
+    for (size_t i = 0; i < p->n; i++) {
+        const struct setting *other = &p->settings[i];
+        const char *what = w->want != WANT_EXACT || other->want != WANT_EXACT
+                               ? NULL
+                               : kb_clash(w->path, &w->values[0], other->path, &other->values[0]);
+
+        if (what != NULL) {
+            say("%s", what);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Two names of one variable: the order of lines would decide, which nobody asked for. */
+static bool
+aliases_ok(const struct profile *profiles, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < profiles[i].n; k++)
+            for (size_t other = 0; other < n; other++)
+                if (!settings_agree(&profiles[i].settings[k], &profiles[other]))
+                    return false;
+    return true;
+}
+
 enum exit_code
 cmd_export(const struct options *o)
 {
@@ -293,6 +338,7 @@ cmd_export(const struct options *o)
     struct profile profiles[2 * MAX_NAMES];
     size_t n = o->n_args + o->n_profiles, left_out = 0;
     enum exit_code rv = EXIT_AS_WANTED;
+    struct text modules = {0};
 
     if (o->format == FORMAT_TSV)
         return fail_with(EXIT_USAGE, "export prints what --to says, or that as --format json");
@@ -312,9 +358,11 @@ cmd_export(const struct options *o)
         if ((rv = profile_load(o, name, &profiles[i])) != EXIT_AS_WANTED)
             return rv;
     }
+    if (!aliases_ok(profiles, n))
+        return EXIT_CONFLICT;
     begin(o, t);
     for (size_t i = 0; i < n; i++)
-        left_out += export_profile(o, t, &profiles[i], i == 0);
+        left_out += export_profile(o, t, &profiles[i], i == 0, &modules);
     if (left_out > 0)
         rv = fail_with(EXIT_DRIFT, "%zu settings left out: the comments say why", left_out);
     if (o->format != FORMAT_JSON)

@@ -5,6 +5,7 @@
  */
 #include "import.h"
 #include "key.h"
+#include "order.h"
 #include "out.h"
 #include "strict.h"
 
@@ -109,7 +110,7 @@ static void
 judge_value(const char *path, const struct value *v, struct verdict *ret)
 {
     const char *text;
-    enum level level = kb_judge(kb_find(path), v, &text);
+    enum level level = kb_judge_at(path, v, &text);
 
     set(ret, of_level(level), level == LEVEL_NONE ? NOTHING_KNOWN : text);
     if (level >= LEVEL_NONE && text == NULL && is_default(path, v))
@@ -130,6 +131,25 @@ later(const struct conf *c, size_t at)
             return l;
     }
     return NULL;
+}
+
+static bool
+set_by_file(const void *from, const char *path, struct value *ret)
+{
+    const struct conf *c = from;
+    const char *comment;
+    struct value v;
+
+    for (size_t i = c->n; i-- > 0;) {
+        const struct line *l = &c->lines[i];
+
+        if (l->fault == NULL && l->value != NULL && strcmp(l->path, path) == 0 &&
+            import_refusal(l, &v, &comment) == NULL) {
+            *ret = v;
+            return true;
+        }
+    }
+    return false;
 }
 
 static void
@@ -168,6 +188,9 @@ judge_line(const struct conf *c, size_t at, struct verdict *ret)
         return;
     }
     judge_value(l->path, &v, ret);
+    if ((ret->judgement <= UNJUDGED || ret->judgement == RANGE) &&
+        (why = order_doubt(set_by_file, c, l->path)) != NULL)
+        set(ret, DOUBTFUL, why);
     if (ret->judgement <= UNJUDGED && comment != NULL)
         set(ret, DOUBTFUL,
             "a comment behind a value: the kernel drops it for numbers, and takes "

@@ -127,7 +127,7 @@ static void
 put_doubt(struct text *t, const struct report *r, const struct item *it, const char *key)
 {
     const char *text, *word, *line;
-    enum level level = kb_judge(it->kb, &it->target, &text);
+    enum level level = kb_judge_at(it->setting->path, &it->target, &text);
 
     for (size_t i = 0; i < r->n; i++)
         if (needs_reservation(&r->profiles[i], it->setting->path))

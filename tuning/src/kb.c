@@ -106,6 +106,17 @@ kb_alias(const char *path)
     return mem_dup(other);
 }
 
+const char *
+kb_clash(const char *path, const struct value *v, const char *other, const struct value *its)
+{
+    const char *alias = kb_alias(path);
+
+    if (alias == NULL || strcmp(alias, other) != 0 || value_equal(v, its))
+        return NULL;
+    return mem_format("%s and %s are one variable of the kernel: it cannot be %s and %s",
+                      key_show(path), key_show(other), value_show(v), value_show(its));
+}
+
 static bool
 is_all(const char *path)
 {
@@ -369,6 +380,17 @@ kb_judge(const struct kb_key *k, const struct value *v, const char **ret_text)
         return LEVEL_NONE;
     *ret_text = fine->text == 0 ? NULL : kb_pool + fine->text;
     return LEVEL_FINE;
+}
+
+enum level
+kb_judge_at(const char *path, const struct value *v, const char **ret_text)
+{
+    const struct kb_key *k = kb_find(path);
+
+    if (k == NULL || k->combine != COMBINE_OWN || !is_all(path))
+        return kb_judge(k, v, ret_text);
+    *ret_text = kb_combine_text(COMBINE_OWN);
+    return LEVEL_POINTLESS;
 }
 
 const char *

@@ -120,6 +120,9 @@ const char *kb_path(const struct kb_key *k);
 const char *kb_text(const struct kb_key *k, enum kb_text which); /* NULL: nothing is known */
 /* Another path of the same variable of the kernel, or NULL. */
 const char *kb_alias(const char *path);
+/* What is wrong with one value for path and another for its alias; NULL: nothing. */
+const char *kb_clash(const char *path, const struct value *v, const char *other,
+                     const struct value *its);
 /* "4096 (128 before 5.4)"; path decides between conf.all and the rest. NULL: not known. */
 const char *kb_default(const struct kb_key *k, const char *path);
 /* What that kernel starts with; an empty version is the newest. */
@@ -139,6 +142,8 @@ const char *kb_combine_text(enum combine combine);
 const char *kb_since_text(const struct kb_key *k);
 /* What is known about a value that the kernel takes: *ret_text may become NULL. */
 enum level kb_judge(const struct kb_key *k, const struct value *v, const char **ret_text);
+/* So too, of that very key: one of conf.all may do nothing where those of interfaces rule. */
+enum level kb_judge_at(const char *path, const struct value *v, const char **ret_text);
 /* A word on a value that makes no sense or does harm, or NULL. */
 const char *kb_doubt(const struct kb_key *k, const struct value *v);
 /* "0: off, ...; 2: ..." of all cases of a level, or NULL. */

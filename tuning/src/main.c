@@ -99,12 +99,13 @@ static const struct {
 static void
 usage(FILE *to)
 {
-    (void)fputs("usage: hardsock-tune [COMMAND] [OPTIONS]\n\n", to);
+    /* A screen has 24 lines, and one of them is the prompt. */
+    (void)fputs("usage: hardsock-tune [COMMAND] [OPTIONS]\n", to);
     for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
         (void)fprintf(to, "  %-10s %-13s %s\n", commands[i].name, commands[i].args,
                       commands[i].help);
     (void)fputs("\nWithout a command it checks, which only reads. `hardsock-tune COMMAND --help`\n"
-                "has the options and an example; -V is the version.\n\n"
+                "has the options and an example; -V is the version.\n"
                 "exit codes: 0 as wanted, 1 drift, 2 usage, 3 bad profile, 4 no permission,\n"
                 "  5 refused by the kernel, 6 partly applied and rolled back, 7 conflict,\n"
                 "  8 system error, 9 residue, 10 only settings of the whole machine left out\n",

@@ -7,6 +7,7 @@
 
 #include "key.h"
 #include "mem.h"
+#include "order.h"
 
 #include <string.h>
 
@@ -48,21 +49,17 @@ broken(const char *what)
 static bool
 aliases_ok(const struct plan *plan)
 {
-    for (size_t i = 0; i < plan->n; i++) {
-        const struct item *a = &plan->items[i];
-        const char *alias = a->target_text == NULL ? NULL : kb_alias(a->setting->path);
+    for (size_t i = 0; i < plan->n; i++)
+        for (size_t k = i + 1; k < plan->n; k++) {
+            const struct item *a = &plan->items[i], *b = &plan->items[k];
+            const char *what =
+                a->target_text == NULL || b->target_text == NULL
+                    ? NULL
+                    : kb_clash(a->setting->path, &a->target, b->setting->path, &b->target);
 
-        for (size_t k = i + 1; alias != NULL && k < plan->n; k++) {
-            const struct item *b = &plan->items[k];
-
-            if (b->target_text != NULL && strcmp(b->setting->path, alias) == 0 &&
-                !value_equal(&a->target, &b->target))
-                return broken(mem_format("%s and %s are one variable of the kernel: it cannot be "
-                                         "%s and %s",
-                                         key_show(a->setting->path), key_show(alias),
-                                         a->target_text, b->target_text));
+            if (what != NULL)
+                return broken(what);
         }
-    }
     return true;
 }
 
@@ -136,6 +133,41 @@ rising_ok(const struct plan *plan)
     return true;
 }
 
+struct after {
+    const struct sys *s;
+    const struct plan *plan;
+};
+
+static bool
+set_after(const void *from, const char *path, struct value *ret)
+{
+    const struct after *a = from;
+    struct value v;
+
+    if (!value_after(a->s, a->plan, path, &v))
+        return false;
+    *ret = v;
+    return true;
+}
+
+/* What stands there already is the machine's affair: only what would be written is refused. */
+static bool
+order_ok(const struct sys *s, const struct plan *plan)
+{
+    const struct after after = {s, plan};
+
+    for (size_t i = 0; i < plan->n; i++) {
+        const struct item *it = &plan->items[i];
+        const char *what = it->status != STATUS_DRIFT || it->target_text == NULL
+                               ? NULL
+                               : order_refusal(set_after, &after, it->setting->path);
+
+        if (what != NULL)
+            return broken(mem_format("%s: %s", key_show(it->setting->path), what));
+    }
+    return true;
+}
+
 bool
 plan_rules(const struct sys *s, const struct plan *plan)
 {
@@ -144,6 +176,7 @@ plan_rules(const struct sys *s, const struct plan *plan)
     ok &= reuse_ok(s, plan);
     ok &= congestion_ok(s, plan);
     ok &= rising_ok(plan);
+    ok &= order_ok(s, plan);
     ok &= aliases_ok(plan);
     return ok;
 }

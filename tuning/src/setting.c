@@ -7,6 +7,8 @@
 
 #include "key.h"
 #include "mem.h"
+#include "order.h"
+#include "plan.h"
 #include "tree.h"
 
 #include <string.h>
@@ -107,22 +109,23 @@ needs_reservation(const struct profile *p, const char *path)
 static enum level
 judge_bound(const struct setting *s, const struct kb_key *k, const char **ret_text)
 {
-    enum level level = kb_judge(k, &s->values[0], ret_text);
+    enum level level = kb_judge_at(s->path, &s->values[0], ret_text);
     struct value end = s->values[s->n - 1];
     const char *beyond;
 
     for (size_t i = 0; s->want != WANT_RANGE && i < end.n; i++)
         end.num[i] = s->want == WANT_AT_LEAST ? INT64_MAX : k->min <= k->max ? k->min : 0;
-    if (level >= LEVEL_NONE || (kb_judge(k, &end, &beyond) == level && beyond == *ret_text))
+    if (level >= LEVEL_NONE ||
+        (kb_judge_at(s->path, &end, &beyond) == level && beyond == *ret_text))
         return level;
     *ret_text = NULL;
     return LEVEL_NONE;
 }
 
-enum level
-profile_judge(const struct profile *p, const struct setting *s, const char **ret_text)
+/* Without what its other settings make of it. */
+static enum level
+judge_alone(const struct profile *p, const struct setting *s, const char **ret_text)
 {
-    const struct kb_key *k = kb_find(s->path);
     enum level worst = LEVEL_FINE;
 
     *ret_text = NULL;
@@ -134,7 +137,7 @@ profile_judge(const struct profile *p, const struct setting *s, const char **ret
     case WANT_AT_LEAST:
     case WANT_AT_MOST:
     case WANT_RANGE:
-        return judge_bound(s, k, ret_text);
+        return judge_bound(s, kb_find(s->path), ret_text);
     case WANT_CONTAINS:
         *ret_text = s->listening ? "reserves what listens on the machine" : NULL;
         return s->listening ? LEVEL_FINE : LEVEL_NONE;
@@ -148,7 +151,7 @@ profile_judge(const struct profile *p, const struct setting *s, const char **ret
     }
     for (size_t i = 0; i < s->n; i++) {
         const char *text;
-        enum level level = kb_judge(k, &s->values[i], &text);
+        enum level level = kb_judge_at(s->path, &s->values[i], &text);
 
         if (i == 0 || level < worst) {
             worst = level;
@@ -156,6 +159,37 @@ profile_judge(const struct profile *p, const struct setting *s, const char **ret
         }
     }
     return worst;
+}
+
+/* Of a machine that had the kernel's defaults before. */
+static bool
+set_by_profile(const void *from, const char *path, struct value *ret)
+{
+    const struct profile *p = from;
+
+    for (size_t i = 0; i < p->n; i++) {
+        const struct setting *s = &p->settings[i];
+
+        if (strcmp(s->path, path) != 0 || s->want == WANT_UNSET || s->want == WANT_NOTHING ||
+            s->want == WANT_CONTAINS)
+            continue;
+        if (!s->or_default)
+            *ret = plan_nearest(s, ret, NULL);
+        return true;
+    }
+    return false;
+}
+
+enum level
+profile_judge(const struct profile *p, const struct setting *s, const char **ret_text)
+{
+    enum level level = judge_alone(p, s, ret_text);
+    const char *doubt = level < LEVEL_RANGE ? NULL : order_doubt(set_by_profile, p, s->path);
+
+    if (doubt == NULL)
+        return level;
+    *ret_text = doubt;
+    return LEVEL_DOUBTFUL;
 }
 
 const char *
