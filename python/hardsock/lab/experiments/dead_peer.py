@@ -106,7 +106,7 @@ def wait_for_the_dead() -> dict[str, Any]:
 
 
 def _measure() -> Finding:
-    invalid = None
+    invalid = ""
     with Wire(delay=0.01, seed=11) as wire, wire.b.start(serve, timeout=240.0) as server:
         server.wait_ready()
         with wire.a.start(wait_for_the_dead, timeout=240.0) as client:
