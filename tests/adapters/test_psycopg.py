@@ -320,6 +320,22 @@ def test_a_scope_that_has_ended_takes_no_place(server: Server) -> None:
             assert conn.execute("select 1").fetchone() == (1,)
 
 
+@pytest.mark.parametrize("end", ["scope", "cancel"])
+def test_a_scope_that_has_ended_begins_no_statement(server: Server, end: str) -> None:
+    token = hs.CancelToken(0.0 if end == "scope" else None)
+    if end == "cancel":
+        token.cancel("before")
+    ended = psycopg.errors.QueryCanceled if end == "scope" else hs.Cancelled
+    with _connected(server) as conn:
+        conn.execute("create temporary table unasked (n int)")
+        with hs.scope(token), pytest.raises(ended):
+            conn.execute("insert into unasked values (1)")
+        with contextlib.suppress(ended), hs.scope(token), conn.transaction():
+            conn.execute("insert into unasked values (2)")
+        assert conn.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+        assert conn.execute("select count(*) from unasked").fetchone() == (0,)
+
+
 def test_it_works_without_any_scope_and_names_its_descriptor(server: Server) -> None:
     conn = hardsock.adapters.psycopg.connect(_info(server.address))
     with contextlib.closing(conn):

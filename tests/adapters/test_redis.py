@@ -156,6 +156,24 @@ def test_commands_pipelines_and_scripts_work(server: Server) -> None:
     nothing_open()
 
 
+def test_a_scope_that_has_ended_changes_nothing(server: Server) -> None:
+    """Over a connection that was kept, where no wait would end with the scope."""
+    token = hs.CancelToken()
+    token.cancel("before")
+    with _client(server.address, size=1) as client:
+        with hs.timeout(60):
+            client.set("unasked", 7)
+        with hs.scope(token), pytest.raises(hs.Cancelled):
+            client.incr("unasked")
+        with hs.timeout(60), client.pipeline() as pipe:
+            pipe.incr("unasked")
+            with hs.scope(token), pytest.raises(hs.Cancelled):
+                pipe.execute()
+        with hs.timeout(60):
+            assert client.get("unasked") == b"7"
+    nothing_open()
+
+
 def test_a_blocking_command_is_cancelled_and_the_next_gets_its_own_answer(server: Server) -> None:
     with _client(server.address, size=1) as client:
         token = hs.CancelToken()

@@ -250,6 +250,26 @@ def test_socket_timeout_is_for_what_the_server_does_not_take(loop: str) -> None:
     nothing_open()
 
 
+def test_a_scope_that_has_ended_changes_nothing(server: Server, loop: str) -> None:
+    """Over a connection that was kept, where no wait would end with the scope."""
+    token = hs.CancelToken()
+    token.cancel("before")
+
+    async def main() -> None:
+        async with _client(server.address, size=1) as client:
+            await client.set("async unasked", 7)
+            with pytest.raises(hs.Cancelled), hs.scope(token):
+                await client.incr("async unasked")
+            async with client.pipeline() as pipe:
+                pipe.incr("async unasked")
+                with pytest.raises(hs.Cancelled), hs.scope(token):
+                    await pipe.execute()
+            assert await client.get("async unasked") == b"7"
+
+    RUNS[loop](main())
+    nothing_open()
+
+
 def test_a_blocking_command_is_cancelled_and_the_next_gets_its_own_answer(
     server: Server, loop: str
 ) -> None:
