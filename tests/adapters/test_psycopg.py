@@ -6,6 +6,7 @@ import contextlib
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -180,6 +181,24 @@ def test_a_server_that_does_not_stop_costs_the_connection_and_not_the_caller(
         assert conn.closed
         assert conn.broken
         conn.close()
+
+
+def test_with_the_adapters_own_patience_a_statement_ends_near_its_deadline(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the tests above give it, a minute, would also hide an adapter that asks nobody to stop."""
+    monkeypatch.undo()
+    for seconds in (SHORT, 2.0, 8.0, 30.0):  # A machine that stands still is late by itself.
+        with _connected(server) as conn:
+            began = time.monotonic()
+            with hs.timeout(seconds), pytest.raises(psycopg.errors.QueryCanceled):
+                conn.execute(SLOW)
+            late = time.monotonic() - began - seconds
+            if late < over._IN_ALL and not conn.closed:
+                with hs.timeout(60):
+                    assert conn.execute("select 41 + 1").fetchone() == (42,)
+                return
+    pytest.fail(f"{late} s behind its deadline, closed: {conn.closed}")
 
 
 def test_the_queue_of_the_pool_ends(server: Server, end: str) -> None:
