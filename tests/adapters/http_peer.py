@@ -9,7 +9,7 @@ Paths:
     /drip-head, /drip   a byte each 10 ms, of the head or of the body
     /reset              a reset in place of an answer
     /truncated          half of the body that was announced, then the end
-    /early              413 without reading the body, then the end
+    /early              413 without reading the body, and the connection kept until the client ends it
     /to?PATH            302 to PATH
     /busy               503 with Retry-After: 60
     /flaky              503 with Retry-After: 0 the first time, then as /ok
@@ -184,7 +184,7 @@ class HttpPeer:
 
     def _early(self, sock: socket.socket, query: bytes) -> bool:
         self._say(sock, 413, b"too large", b"Connection: close\r\n")
-        return False
+        return self._wait_for_the_end(sock)  # Closed at once, a reset could overtake the answer.
 
     def _to(self, sock: socket.socket, query: bytes) -> bool:
         return self._say(sock, 302, b"", b"Location: " + query + b"\r\n")

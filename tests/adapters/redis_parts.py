@@ -17,10 +17,13 @@ from support.require import require
 from support.servers import redis_server
 from support.tls import Identities
 
-__all__ = ["NAME", "OLD", "QUIET", "end", "server", "trusting", "url_of", "with_tls"]
+__all__ = ["NAME", "OLD", "PATIENT", "QUIET", "end", "server", "trusting", "url_of", "with_tls"]
 
 QUIET: dict[str, Any] = {"protocol": 2}
 """Without HELLO; what a scripted peer hears first may still be a greeting."""
+
+PATIENT: dict[str, Any] = {"socket_timeout": 600, "socket_connect_timeout": 600}
+"""No limit of redis-py's, 5 s from 8.1 on, may end what the test's deadline, scope or cancel has to."""
 
 OLD = int(redis.__version__.split(".")[0]) < 6
 NAME = ["PING"] if int(redis.__version__.split(".")[1]) < 3 and OLD else []
@@ -41,7 +44,7 @@ def end(request: pytest.FixtureRequest) -> str:
 def url_of(address: Any, tls: Identities | None, settings: dict[str, Any]) -> str:
     """The server's URL; what TLS wants besides goes into *settings*."""
     host, port = address
-    settings.update(trusting(tls))
+    settings.update({**PATIENT, **settings, **trusting(tls)})
     return f"{'redis' if tls is None else 'rediss'}://{host}:{port}"
 
 

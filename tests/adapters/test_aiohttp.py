@@ -126,7 +126,7 @@ class Driver:
     # aiohttp wraps what ends an attempt to connect, where it is not its own wait that ends.
     timed_out = (hs.DeadlineExceeded, aiohttp.ClientConnectorError)
     failed = (aiohttp.ClientError,)
-    lacks = frozenset({"retries", "queue"})
+    lacks = frozenset({"retries", "queue", "unasked"})
 
     def __init__(self, own: bool) -> None:
         self._own = own

@@ -145,8 +145,9 @@ def test_an_awaited_command_of_redis_makes_few_calls_more(opened: ExitStack) -> 
             found.append(min(counts))
             await client.aclose()
         plain, ours = found
-        # Plain redis-py has a task for each command, which waits for nothing.
-        assert ours <= plain, (plain, ours)
+        # Before 3.12 plain redis-py has a task for each command, by wait_for(), which waits for nothing.
+        most = plain + 40 if sys.version_info >= (3, 12) else plain
+        assert ours <= most, (plain, ours)
 
     asyncio.run(main())
 

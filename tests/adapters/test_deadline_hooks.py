@@ -192,7 +192,8 @@ def test_two_services_stop_at_once_when_the_caller_gives_up(told: bool) -> None:
         # What B was told is rounded down: its 504 may come a moment before A gives up.
         for seconds in (0.5, 5, 20):  # On a busy machine C may not even have been asked.
             with contextlib.suppress(hs.DeadlineExceeded), hs.timeout(seconds):
-                assert client.get(url_b).status_code == 504
+                # Where C was not told it works on, and its 200 may be in time where nobody ran for a while.
+                assert client.get(url_b).status_code in ((504,) if told else (504, 200))
             if begun.is_set():
                 break
         assert ended.acquire(timeout=LATE / 2), "B and C are still at it"
@@ -240,6 +241,8 @@ def test_postgresql_stops_a_statement_when_the_scope_ends() -> None:
                     with pytest.raises(psycopg.errors.QueryCanceled):
                         conn.execute("SELECT pg_sleep(600)")
                     break
+            else:
+                pytest.fail("no deadline left time to ask with")
             assert limit() != "0"
             conn.execute(statement_timeout())  # No deadline here: back to the default.
             assert limit() == "0"

@@ -106,6 +106,26 @@ def test_the_page_and_the_module_say_the_same(one: _known.Adapter) -> None:
         assert one.newest in row
 
 
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("gunicorn", "gunicorn"),
+        ("hypercorn", "uvicorn"),  # The page has "the same" in its row.
+        ("paramiko", "paramiko"),
+        ("pg8000", "pg8000"),
+        ("uvicorn", "uvicorn"),
+        ("websocket-client", "websocket-client"),
+        ("websockets", "websockets"),
+    ],
+)
+def test_what_is_covered_is_said_in_the_words_of_the_page(name: str, row: str) -> None:
+    """No more than that: ``all`` was said of servers, and "its own TLS" of what needs none."""
+    (one,) = (one for one in _known.ADAPTERS if one.library == name)
+    rows = (line for line in PAGE.splitlines() if line.startswith(f"| {row}"))
+    said = " | ".join(rows).replace("[the event loop](adapters-asyncio.md): ", "")
+    assert f"| {one.waits}" in said
+
+
 @pytest.mark.parametrize("one", _known.REFUSED, ids=lambda one: one.library)
 def test_the_page_tells_of_what_is_refused(one: _known.Refused) -> None:
     assert one.library.removesuffix("-binary") in PAGE

@@ -6,6 +6,7 @@ import contextlib
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -182,6 +183,24 @@ def test_a_server_that_does_not_stop_costs_the_connection_and_not_the_caller(
         conn.close()
 
 
+def test_with_the_adapters_own_patience_a_statement_ends_near_its_deadline(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the tests above give it, a minute, would also hide an adapter that asks nobody to stop."""
+    monkeypatch.undo()
+    for seconds in (SHORT, 2.0, 8.0, 30.0):  # A machine that stands still is late by itself.
+        with _connected(server) as conn:
+            began = time.monotonic()
+            with hs.timeout(seconds), pytest.raises(psycopg.errors.QueryCanceled):
+                conn.execute(SLOW)
+            late = time.monotonic() - began - seconds
+            if late < over._IN_ALL and not conn.closed:
+                with hs.timeout(60):
+                    assert conn.execute("select 41 + 1").fetchone() == (42,)
+                return
+    pytest.fail(f"{late} s behind its deadline, closed: {conn.closed}")
+
+
 def test_the_queue_of_the_pool_ends(server: Server, end: str) -> None:
     with hardsock.adapters.psycopg.ConnectionPool(
         _info(server.address), min_size=1, max_size=1
@@ -318,6 +337,22 @@ def test_a_scope_that_has_ended_takes_no_place(server: Server) -> None:
             pool.getconn()
         with pool.connection(60) as conn:
             assert conn.execute("select 1").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("end", ["scope", "cancel"])
+def test_a_scope_that_has_ended_begins_no_statement(server: Server, end: str) -> None:
+    token = hs.CancelToken(0.0 if end == "scope" else None)
+    if end == "cancel":
+        token.cancel("before")
+    ended = psycopg.errors.QueryCanceled if end == "scope" else hs.Cancelled
+    with _connected(server) as conn:
+        conn.execute("create temporary table unasked (n int)")
+        with hs.scope(token), pytest.raises(ended):
+            conn.execute("insert into unasked values (1)")
+        with contextlib.suppress(ended), hs.scope(token), conn.transaction():
+            conn.execute("insert into unasked values (2)")
+        assert conn.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+        assert conn.execute("select count(*) from unasked").fetchone() == (0,)
 
 
 def test_it_works_without_any_scope_and_names_its_descriptor(server: Server) -> None:

@@ -47,21 +47,26 @@ def _ends(end: str, call: Any, waits: Sequence[str] = IO_WAITS) -> None:
                 call()
 
         with Call(within) as running:
-            running.wait_until_blocked(waits, timeout=20.0)
+            running.wait_until_blocked(waits, timeout=60)
             token.cancel("stop button")
-            with pytest.raises(hs.Cancelled):
-                running.result(20.0)
+            with pytest.raises(hs.Cancelled) as cancelled:
+                running.result(60)
+        assert cancelled.value.reason == "stop button"
         return
-    scope = hs.timeout(SHORT) if end == "scope" else contextlib.nullcontext()
-    with scope, pytest.raises(redis.exceptions.TimeoutError) as late:
-        call()
+
+    def ended() -> None:
+        with hs.timeout(SHORT) if end == "scope" else contextlib.nullcontext():
+            call()
+
+    with Call(ended) as running, pytest.raises(redis.exceptions.TimeoutError) as late:
+        running.result(60)
     assert any(isinstance(one, hs.DeadlineExceeded) for one in causes(late.value))
 
 
 @pytest.mark.parametrize("tls", [False, True])
 @pytest.mark.parametrize("fault", ["silent", "drip"])
 def test_a_reply_that_does_not_come_ends(end: str, tls: bool, fault: str, ids: Identities) -> None:
-    last = ("stall",) if fault == "silent" else ("drip", b"$5000\r\n" + b"x" * 5000, 0.01)
+    last = ("stall",) if fault == "silent" else ("drip", b"$60000\r\n" + b"x" * 60000, 0.01)
     context = server_context(ids) if tls else None
     with PeerScript([("recv", 1), last], check=False, tls=context) as peer:
         with _client(peer.address, end, ids if tls else None, **QUIET) as client:
@@ -108,7 +113,7 @@ def test_the_queue_of_the_pool_ends(end: str, server: Server) -> None:
 
 @pytest.mark.skipif(OLD, reason="before 6.0 redis-py did not try to connect again")
 def test_the_pauses_between_tries_end(end: str) -> None:
-    again = Retry(ConstantBackoff(60), 3)
+    again = Retry(ConstantBackoff(600), 3)
     with hs.listen(("127.0.0.1", 0)) as listener:
         address = listener.address
     with _client(address, end, retry=again, **QUIET) as client:
@@ -153,6 +158,24 @@ def test_commands_pipelines_and_scripts_work(server: Server) -> None:
             assert pipe.execute() == [2, 3, b"3"]
         assert client.eval("return ARGV[1]", 0, "x" * 100_000) == b"x" * 100_000
         client.delete("a")
+    nothing_open()
+
+
+def test_a_scope_that_has_ended_changes_nothing(server: Server) -> None:
+    """Over a connection that was kept, where no wait would end with the scope."""
+    token = hs.CancelToken()
+    token.cancel("before")
+    with _client(server.address, size=1) as client:
+        with hs.timeout(60):
+            client.set("unasked", 7)
+        with hs.scope(token), pytest.raises(hs.Cancelled):
+            client.incr("unasked")
+        with hs.timeout(60), client.pipeline() as pipe:
+            pipe.incr("unasked")
+            with hs.scope(token), pytest.raises(hs.Cancelled):
+                pipe.execute()
+        with hs.timeout(60):
+            assert client.get("unasked") == b"7"
     nothing_open()
 
 

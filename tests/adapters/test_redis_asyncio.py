@@ -51,6 +51,17 @@ async def _client(
         await made.aclose()
 
 
+async def _bounded(call: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+    """What has not ended in a minute is cancelled, which is no end that a test expects."""
+    task = asyncio.current_task()
+    assert task is not None
+    hung = asyncio.get_running_loop().call_later(60, task.cancel)
+    try:
+        await call()
+    finally:
+        hung.cancel()
+
+
 async def _ends(
     end: str, call: Callable[[], Coroutine[Any, Any, Any]], when: Callable[[], object] | None = None
 ) -> None:
@@ -66,14 +77,15 @@ async def _ends(
         stopper = threading.Timer(SHORT, stop)  # Wherever it is by then, it has to end.
         stopper.start()
         try:
-            with pytest.raises(hs.Cancelled), hs.scope(token):
-                await call()
+            with pytest.raises(hs.Cancelled) as cancelled, hs.scope(token):
+                await _bounded(call)
         finally:
             await asyncio.to_thread(stopper.join)
+        assert cancelled.value.reason == "stop button"
         return
     scope = hs.timeout(SHORT) if end == "scope" else contextlib.nullcontext()
     with pytest.raises((redis.exceptions.TimeoutError, hs.DeadlineExceeded)) as late, scope:
-        await call()
+        await _bounded(call)
     assert isinstance(late.value, redis.exceptions.TimeoutError) or end == "scope"
     assert any(isinstance(one, hs.DeadlineExceeded) for one in causes(late.value))
 
@@ -83,14 +95,14 @@ async def _ends(
 def test_a_reply_that_does_not_come_ends(
     end: str, tls: bool, fault: str, ids: Identities, loop: str
 ) -> None:
-    last = ("stall",) if fault == "silent" else ("drip", b"$5000\r\n" + b"x" * 5000, 0.01)
+    last = ("stall",) if fault == "silent" else ("drip", b"$60000\r\n" + b"x" * 60000, 0.01)
     context = server_context(ids) if tls else None
     script = [("recv", 1), last]
     with PeerScript(script, check=False, tls=context) as peer:
 
         async def main() -> None:
             async with _client(peer.address, end, ids if tls else None, **QUIET) as client:
-                await _ends(end, lambda: client.get("key"), lambda: peer.wait_steps(1))
+                await _ends(end, lambda: client.get("key"), lambda: peer.wait_steps(1, 60))
 
         RUNS[loop](main())
         nothing_open()
@@ -154,7 +166,7 @@ def test_the_queue_of_the_pool_ends(end: str, server: Server, loop: str) -> None
 
 @pytest.mark.skipif(OLD, reason="before 6.0 redis-py did not try to connect again")
 def test_the_pauses_between_tries_end(end: str, loop: str) -> None:
-    again = Retry(ConstantBackoff(60), 3)
+    again = Retry(ConstantBackoff(600), 3)
     with hs.listen(("127.0.0.1", 0)) as listener:
         address = listener.address
 
@@ -247,6 +259,26 @@ def test_socket_timeout_is_for_what_the_server_does_not_take(loop: str) -> None:
                     await client.set("key", _MORE_THAN_FITS)
 
         RUNS[loop](main())
+    nothing_open()
+
+
+def test_a_scope_that_has_ended_changes_nothing(server: Server, loop: str) -> None:
+    """Over a connection that was kept, where no wait would end with the scope."""
+    token = hs.CancelToken()
+    token.cancel("before")
+
+    async def main() -> None:
+        async with _client(server.address, size=1) as client:
+            await client.set("async unasked", 7)
+            with pytest.raises(hs.Cancelled), hs.scope(token):
+                await client.incr("async unasked")
+            async with client.pipeline() as pipe:
+                pipe.incr("async unasked")
+                with pytest.raises(hs.Cancelled), hs.scope(token):
+                    await pipe.execute()
+            assert await client.get("async unasked") == b"7"
+
+    RUNS[loop](main())
     nothing_open()
 
 

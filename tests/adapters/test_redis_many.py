@@ -20,7 +20,7 @@ from redis.retry import Retry
 import hardsock as hs
 import hardsock.adapters.redis
 from adapters.http_contract import SHORT, causes, nothing_open, server_context
-from adapters.redis_parts import OLD, trusting, with_tls
+from adapters.redis_parts import OLD, PATIENT, trusting, with_tls
 from hardsock.lab.blackhole import BlackHole
 from hardsock.lab.namespaces import Namespace
 from hardsock.lab.peers import PeerScript
@@ -115,7 +115,7 @@ def _cluster(
     limits: hs.DialLimits | None = None,
 ) -> Iterator[Any]:
     made = hardsock.adapters.redis.cluster(
-        _url(nodes[0].address, tls), total=30, dial_limits=limits, **trusting(tls)
+        _url(nodes[0].address, tls), total=30, dial_limits=limits, **PATIENT, **trusting(tls)
     )
     made.total = total
     try:
@@ -133,9 +133,13 @@ def _blocked(server: Server) -> None:
 def _ends(end: str, call: Callable[[], object], when: Callable[[], None]) -> None:
     """*call* is ended by *end*; a cancel comes from another thread once *when* has returned."""
     if end != "cancel":
-        scope = hs.timeout(SHORT) if end == "scope" else contextlib.nullcontext()
-        with scope, pytest.raises(redis.exceptions.TimeoutError) as late:
-            call()
+
+        def ended() -> None:
+            with hs.timeout(SHORT) if end == "scope" else contextlib.nullcontext():
+                call()
+
+        with Call(ended) as running, pytest.raises(redis.exceptions.TimeoutError) as late:
+            running.result(60)
         assert any(isinstance(one, hs.DeadlineExceeded) for one in causes(late.value))
         return
     token = hs.CancelToken()
@@ -147,8 +151,9 @@ def _ends(end: str, call: Callable[[], object], when: Callable[[], None]) -> Non
     with Call(within) as running:
         when()
         token.cancel("stop button")
-        with pytest.raises(hs.Cancelled):
-            running.result(20)
+        with pytest.raises(hs.Cancelled) as cancelled:
+            running.result(60)
+    assert cancelled.value.reason == "stop button"
 
 
 def test_a_cluster_serves_over_hardsock(nodes: list[Node], tls: Identities | None) -> None:
@@ -206,7 +211,8 @@ def sentinel(tls: Identities | None) -> Iterator[tuple[Node, Node]]:
 
 def _secured(tls: Identities | None, **settings: Any) -> dict[str, Any]:
     """For the clients that Sentinel gives, and for those that ask it."""
-    told = settings if tls is None else {**settings, "ssl": True, **trusting(tls)}
+    secured = {} if tls is None else {"ssl": True, **trusting(tls)}
+    told = {**PATIENT, **settings, **secured}
     return {**told, "sentinel_kwargs": told}
 
 
@@ -287,7 +293,7 @@ def test_a_command_of_an_awaited_cluster_ends_and_the_next_gets_its_own_answer(
     async def main() -> None:
         limits = hs.DialLimits(in_flight=1)
         client = hardsock.adapters.redis.async_cluster(
-            _url(nodes[0].address, tls), total=30, dial_limits=limits, **trusting(tls)
+            _url(nodes[0].address, tls), total=30, dial_limits=limits, **PATIENT, **trusting(tls)
         )
         try:
             async with client.pipeline() as pipe:
@@ -380,6 +386,7 @@ class Asker:
                 _url(self.address, self.tls),
                 total=self.total,
                 retry=Retry(*self.again),
+                **PATIENT,
                 **trusting(self.tls),
             )
         client.close()
@@ -402,6 +409,7 @@ class Asker:
                 _url(self.address, self.tls),
                 total=self.total,
                 retry=AsyncRetry(*self.again),
+                **PATIENT,
                 **trusting(self.tls),
             )
             try:
@@ -450,21 +458,31 @@ def _first_question_ends(
     address: Any,
     tls: Identities | None,
     again: tuple[Any, int] = (NoBackoff(), 0),
+    when: Callable[[], object] | None = None,
 ) -> None:
+    """It is ended by *end*; a cancel comes once *when* has returned, or wherever it is in a moment.
+
+    Nothing here takes less than ten minutes by itself: what took that long would end with the same error.
+    """
     ask = functools.partial(_asked, kind, address, tls, again)
     if end == "cancel":
         token = hs.CancelToken()
-        stopper = threading.Timer(SHORT, token.cancel, ["stop button"])  # wherever it is by then
-        stopper.start()
-        with pytest.raises(hs.Cancelled):
-            ask(scope=lambda: hs.scope(token))
-        stopper.join()
+        with Call(functools.partial(ask, scope=lambda: hs.scope(token))) as running:
+            if when is None:
+                hs.sleep(SHORT)
+            else:
+                when()
+            token.cancel("stop button")
+            with pytest.raises(hs.Cancelled) as cancelled:
+                running.result(60)
+        assert cancelled.value.reason == "stop button"
         return
-    with pytest.raises((redis.exceptions.TimeoutError, hs.DeadlineExceeded)) as late:
-        if end == "deadline":
-            ask(total=SHORT)
-        else:
-            ask(scope=lambda: hs.timeout(SHORT))
+    ending: dict[str, Any] = (
+        {"total": SHORT} if end == "deadline" else {"scope": lambda: hs.timeout(SHORT)}
+    )
+    with Call(functools.partial(ask, **ending)) as running:
+        with pytest.raises((redis.exceptions.TimeoutError, hs.DeadlineExceeded)) as late:
+            running.result(60)
     assert any(isinstance(one, hs.DeadlineExceeded) for one in causes(late.value))
 
 
@@ -483,10 +501,11 @@ def end(request: pytest.FixtureRequest) -> str:
 def test_a_first_question_that_is_not_answered_ends(
     kind: str, end: str, fault: str, tls: Identities | None
 ) -> None:
-    last = ("stall",) if fault == "silent" else ("drip", b"$5000\r\n" + b"x" * 5000, 0.01)
+    last = ("stall",) if fault == "silent" else ("drip", b"$60000\r\n" + b"x" * 60000, 0.01)
     context = None if tls is None else server_context(tls)
     with PeerScript([("recv", 1), last], check=False, connections=20, tls=context) as peer:
-        _first_question_ends(kind, end, peer.address, tls)
+        begun = functools.partial(peer.wait_steps, 1, 60)
+        _first_question_ends(kind, end, peer.address, tls, when=begun)
     nothing_open()
 
 
@@ -532,7 +551,7 @@ def test_the_pause_before_sentinel_is_asked_again_ends(
 ) -> None:
     with hs.listen(("127.0.0.1", 0)) as listener:
         address = listener.address
-    _first_question_ends(kind, end, address, tls, (ConstantBackoff(60), 3))
+    _first_question_ends(kind, end, address, tls, (ConstantBackoff(600), 3))
     nothing_open()
 
 

@@ -21,6 +21,7 @@ import pytest
 
 import hardsock as hs
 from hardsock import _core, aio
+from hardsock.lab.waits import poll_until
 from support.kernel import unread
 
 HERE = __file__
@@ -289,8 +290,7 @@ def test_exchange_that_failed_is_reset_and_holds_no_port() -> None:
             conn.sendall(b"question")
             server = stuck.accept(timeout=30)
             assert server.recv_exactly(8, timeout=30) == b"question"
-            while not conn._settled:  # Its acknowledgement may be late.
-                pass
+            assert poll_until(lambda: conn._settled, 30), "its acknowledgement is not there"
             conn.recv(1, timeout=0.01)
         with pytest.raises(hs.Reset):
             server.recv(1, timeout=30)

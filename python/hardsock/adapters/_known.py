@@ -117,7 +117,10 @@ ADAPTERS = (
     Adapter("aiomysql", "hardsock.aio.loop.run(main())", _ALL, "", "0.3", "0.3"),
     Adapter("asyncmy", "hardsock.aio.loop.run(main())", _ALL, "", "0.2", "0.2"),
     Adapter("asyncpg", "hardsock.aio.loop.run(main())", _ALL, "", "0.32", "0.32"),
-    Adapter("uvicorn", "uvicorn --loop hardsock.aio.loop:EventLoop", _ALL, "", "0.54", "0.54"),
+    Adapter(
+        *("uvicorn", "uvicorn --loop hardsock.aio.loop:EventLoop"),
+        *("listeners, connections, a closed connection's rest", "", "0.54", "0.54"),
+    ),
     Adapter(
         *("kombu", 'broker = hardsock.adapters.kombu.Connection("amqp://broker")', _ALL),
         *("transports other than AMQP; pauses between tries end within a second", "5.3", "5.7"),
@@ -142,16 +145,18 @@ ADAPTERS = (
         *("connecting", "its thread reads outside of scopes: recv(timeout=)", "17.4", "17.4"),
     ),
     Adapter(
-        *("gunicorn", "gunicorn -k hardsock.adapters.gunicorn.Worker app:application", _ALL),
+        *("gunicorn", "gunicorn -k hardsock.adapters.gunicorn.Worker app:application"),
+        "requests, answers, drain",
         *("HTTP/2, the ssl_context hook", "21.2", "27.0"),
     ),
     Adapter(
         *("socketserver", "class Server(hardsock.adapters.socketserver.Mixin, HTTPServer): ..."),
-        *(_ALL, "handle_request(), ForkingMixIn", _STDLIB),
+        *("requests, answers, drain", "handle_request(), ForkingMixIn", _STDLIB),
     ),
     Adapter(
-        *("hypercorn", "hardsock.aio.loop.run(hypercorn.asyncio.serve(app, config))", _ALL),
-        *("its worker processes", "0.18", "0.18"),
+        *("hypercorn", "hardsock.aio.loop.run(hypercorn.asyncio.serve(app, config))"),
+        "ledger, dead peers, listeners that outlive a want of descriptors",
+        *("its own worker processes", "0.18", "0.18"),
     ),
     Adapter(
         *("waitress", "waitress.serve(app, sockets=[hardsock.listen(address).to_socket()])"),
@@ -162,10 +167,13 @@ ADAPTERS = (
         "server.bind = lambda *_: setattr(server, 'socket', hardsock.listen(address).to_socket())",
         *("accepting", "time-outs are its own", "11.1", "11.1"),
     ),
-    Adapter("pg8000", "pg8000.connect(user, sock=hardsock.connect(...))", "I/O", "its own TLS"),
+    Adapter(
+        *("pg8000", "pg8000.connect(user, sock=hardsock.connect(...))"),
+        *(_ALL, "it logs in without a channel binding"),
+    ),
     Adapter(
         *("websocket-client", "websocket.create_connection(url, socket=hardsock.connect(...))"),
-        *("I/O", "its own TLS"),
+        *("all that the caller's thread does", "its own TLS: hardsock.connect(..., tls=True)"),
     ),
 )
 

@@ -21,7 +21,7 @@ server-side cursors end, too, but a statement in pipeline mode takes its pipelin
 scope it is as ever.
 
 Tested with psycopg 3.2 to 3.3, psycopg_pool 3.2 to 3.3. What is not public there and used here:
-``Connection._connect_gen``, ``conninfo.timeout_from_conninfo``, ``errors._WaitTimeout``,
+``Connection._connect_gen``, ``_start_query``, ``conninfo.timeout_from_conninfo``, ``errors._WaitTimeout``,
 ``ConnectionPool._waiting``, ``_getconn_with_check_loop``, ``_getconn_unchecked``,
 ``_check_connection`` and ``_putconn``.
 """
@@ -196,6 +196,13 @@ class Connection(psycopg.Connection[Any]):
             raise errors.ConnectionTimeout(str(exc)) from exc
         finally:
             gen.close()
+
+    def _start_query(self) -> Generator[Any, Any, Any]:
+        """As psycopg has it; under a scope that has ended nothing is begun, but for a rollback or commit."""
+        token = current()
+        if token is not None:
+            token.check()
+        yield from super()._start_query()
 
     def wait(self, gen: Any, interval: float = _INTERVAL, timeout: float | None = None) -> Any:
         """As psycopg has it; at the end of the scope the statement is cancelled in the server."""

@@ -83,6 +83,9 @@ class _Over(Dials):
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         """As redis-py has it; with no task, and no clock, for what the kernel takes at once."""
+        token = current()
+        if token is not None:  # What is written waits for nothing that would end with it.
+            token.check()
         if self._writer is None or isinstance(command, (str, bytes)):
             await super().send_packed_command(command, check_health)  # type: ignore[misc]
             return
