@@ -6,6 +6,7 @@ must get right. What a test here is too small for has one of its own, which ELSE
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,8 @@ CASES = """
 REPORTS = """
     puppet_sysctl_8 moby_30778 ot_br_posix_2125 bpftune_36 systemd_17156 systemd_32563
     systemd_43362_and_1113 moby_47966_and_nixpkgs_118656 systemd_20919_and_tuned_409
-    containerd_5880_and_7097_and_cri_o_1714 ansible_33974
+    containerd_5880_and_7097_and_cri_o_1714 ansible_33974 puppet_sysctl_57 ansible_2004
+    kubernetes_78977 systemd_39256
 """.split()
 ELSEWHERE = {
     "becomes_python": ("test_packages.py", "test_the_program_of_a_wheel_needs_libc_alone"),
@@ -321,3 +323,64 @@ def test_report_ansible_33974(tmp_path: Path) -> None:
     assert "net.core.somaxconn is set again" in done.stderr
     assert 'value: "8192"' in done.stdout
     assert '"1024"' not in done.stdout
+
+
+def test_report_puppet_sysctl_57(ns: Namespace, tmp_path: Path) -> None:
+    """Values of three numbers are equal however many blanks stand between: nothing to do again."""
+    wanted = {"tcp_rmem": [4096, 87380, 8388608], "tcp_wmem": [4096, 65536, 8388608]}
+    file = profile(
+        tmp_path / "p.yaml",
+        "\n".join(f"net.ipv4.{key}: {{value: {value}}}" for key, value in wanted.items()),
+    )
+    state = ("--state", tmp_path / "state")
+    assert run(ns, "apply", file, *state).returncode == OK
+    assert values(ns, "net.ipv4.tcp_wmem") == ["4096 65536 8388608"]
+    assert run(ns, "check", file).returncode == OK
+    again = run(ns, "apply", file, *state)
+    assert (again.returncode, " -> " in again.stdout) == (OK, False)
+    spaced = profile(tmp_path / "s.yaml", "net.ipv4.tcp_wmem: {value: '4096  65536   8388608'}")
+    assert run(ns, "diff", spaced).stdout == ""
+
+
+def test_report_ansible_2004(root: Root, tmp_path: Path) -> None:
+    """The kernel's answer has tabs: what was written has been taken."""
+    root.put("kernel/sem", "32000\t1024000000\t500\t32000")
+    conf, file = tmp_path / "x.conf", tmp_path / "x.yaml"
+    conf.write_text("kernel.sem = 250 32000 100 128\n")
+    file.write_text(tune("import", conf).stdout)
+    assert root.tune("apply", file).returncode == OK
+    root.put("kernel/sem", "250\t32000\t100\t128")
+    assert root.tune("check", "--strict=missing", file).returncode == OK
+    again = root.tune("apply", file)
+    assert (again.returncode, " -> " in again.stdout) == (OK, False)
+
+
+def test_report_kubernetes_78977(ns: Namespace) -> None:
+    """What a pod has of its own, what is the machine's and seen, and what is hidden there."""
+    scopes = {
+        "fs.inotify.max_user_watches": "global",
+        "net.core.somaxconn": "namespace",
+        "net.ipv4.tcp_max_syn_backlog": "namespace",
+        "net.core.netdev_max_backlog": "global",
+    }
+    rows = json.loads(run(ns, "explain", "-f", "json", *scopes).stdout)["answers"]
+    assert {row["key"]: row["scope"].split()[0].strip(",;:") for row in rows} == scopes
+    hidden = {row["key"] for row in rows if "absent" in row}
+    assert {
+        key for key, row in zip(scopes, rows, strict=True) if row.get("value") is None
+    } == hidden
+
+
+def test_report_systemd_39256(root: Root, tmp_path: Path) -> None:
+    """An interface that is made and renamed later has a dot in its name: its line waits for it."""
+    (root.path / "etc/sysctl.d").mkdir(parents=True)
+    line = "net.ipv4.conf.renamed0/10.rp_filter = 0\n"
+    (root.path / "etc/sysctl.d/50.conf").write_text(line)
+    file = profile(tmp_path / "p.yaml", "net.ipv4.conf.renamed0/10.rp_filter: {value: 0}")
+    (row,) = root.answer("check", file)["profiles"][0]["settings"]
+    assert (row["key"], row["status"]) == ("net.ipv4.conf.renamed0/10.rp_filter", "missing")
+    root.put("net/ipv4/conf/renamed0.10/rp_filter", "2")
+    assert root.tune("check", file).returncode == DRIFT
+    assert root.tune("apply", file).returncode == OK
+    assert root.get("net/ipv4/conf/renamed0.10/rp_filter") == "0"
+    assert line in root.tune("export", "--to", "sysctl.d", file).stdout

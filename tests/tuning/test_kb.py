@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from support_tune import BINARY, OK, TOP, Root, answer, profile, tune
 
 from hardsock.lab import Namespace
@@ -271,3 +272,71 @@ def test_each_risk_names_where_it_stands_written() -> None:
     )
     for source in entries:
         assert place.search(source), source
+
+
+def test_keys_that_people_set_are_judged(tmp_path: Path) -> None:
+    lines = {
+        "net.ipv4.neigh.default.gc_interval = 30": "pointless",
+        "net.ipv6.neigh.default.gc_stale_time = 2": "doubtful",
+        "net.ipv4.neigh.default.proxy_qlen = 96": "fine",
+        "net.core.dev_weight = 4096": "doubtful",
+        "net.netfilter.nf_conntrack_tcp_timeout_syn_sent = 5": "doubtful",
+        "net.netfilter.nf_conntrack_tcp_timeout_syn_recv = 30": "fine",
+        "net.ipv4.tcp_shrink_window = 1": "doubtful",
+        "net.ipv4.tcp_plb_enabled = 1": "doubtful",
+        "net.ipv4.tcp_pingpong_thresh = 1": "fine",
+        "net.ipv4.tcp_rcvbuf_low_rtt = 1000": "fine",
+        "net.ipv4.tcp_ecn_option = 0": "doubtful",
+        "net.ipv4.tcp_comp_sack_rtt_percent = 100": "doubtful",
+    }
+    file = tmp_path / "x.conf"
+    file.write_text("\n".join(lines) + "\n")
+    said = [line for line in tune("judge", file).stdout.splitlines() if line.startswith(str(file))]
+    assert [line.split()[1] for line in said] == list(lines.values())
+
+
+def test_the_type_of_a_key_is_explained() -> None:
+    types = {
+        "net.core.somaxconn": "number",
+        "net.ipv4.tcp_rmem": "3 numbers",
+        "net.ipv4.ip_local_reserved_ports": "ports",
+        "net.ipv4.tcp_congestion_control": "word",
+        "net.ipv4.tcp_allowed_congestion_control": "words",
+    }
+    rows = answer("explain", *types)["answers"]
+    assert {row["key"]: row["type"] for row in rows} == types
+    assert "\n  type       3 numbers\n" in tune("explain", "tcp_rmem").stdout
+
+
+@pytest.mark.parametrize(("kib", "reserve"), [(456320, 14260), (16777216, 131072)])
+def test_the_reserve_of_users_follows_memory(root: Root, kib: int, reserve: int) -> None:
+    """14260 is what a booted Linux 6.12 started with: a 32nd of what was free then."""
+    (root.path / "proc/meminfo").write_text(f"MemTotal: {kib} kB\n")
+    (row,) = root.answer("explain", "vm.user_reserve_kbytes")["answers"]
+    assert row["computed"].startswith(f"about {reserve} on this machine: ")
+
+
+def test_what_is_open_is_counted_right_in_the_docs() -> None:
+    families = [yaml.safe_load(p.read_text()) for p in (TOP / "tuning/kb").glob("*.yaml")]
+    keys = {key: fact for family in families for key, fact in family.get("keys", {}).items()}
+    (risks,) = [family["risks"] for family in families if "risks" in family]
+    (agreed,) = [family["agreed"] for family in families if "agreed" in family]
+    judged = {key for names in risks for key in names.split()}
+    computed = [key for key, fact in keys.items() if "near" in fact or "computed" in fact]
+    words = [k for k, f in keys.items() if "memory" in str(f.get("default")) and k not in computed]
+    ranged = [key for key, fact in keys.items() if "range" in fact]
+    ruled = [key for key, fact in keys.items() if "combine" in fact]
+    told = {
+        question: sum(question in agreed.get(key, "") for key in of)
+        for question, of in (("range", ranged), ("rule", ruled))
+    }
+    page = (TOP / "docs/internals/tune.md").read_text()
+    for text in (
+        f"Of {len(keys)} keys, {len(judged)} have values",
+        f"worked out for {len(computed)} keys",
+        f"Of {len(ranged)} keys with a range, booted kernels confirmed {told['range']}",
+        f"Of {len(ruled)} keys of interfaces with a rule, booted kernels showed for {told['rule']}",
+    ):
+        assert text in page, text
+    for key in words:
+        assert f"`{key}`" in page, key

@@ -112,6 +112,48 @@ def test_what_is_proposed_is_a_profile_that_lint_takes_and_that_settles_it(
     assert root.tune("recommend", "x").returncode == USAGE
 
 
+def remember(root: Root, pages: int, pressures: int = 0, cut: int = 0) -> None:
+    (root.path / "proc/net/sockstat").write_text(
+        f"sockets: used 9\nTCP: inuse 5 orphan 0 tw 0 alloc 6 mem {pages}\nUDP: inuse 0 mem 0\n"
+    )
+    netstat(root, TCPMemoryPressures=pressures, PruneCalled=cut)
+    root.put("net/ipv4/tcp_mem", "3000\t4000\t6000")
+
+
+def test_memory_of_tcp_that_is_enough_is_left_with_what_was_seen(root: Root) -> None:
+    (root.path / "proc/meminfo").write_text("MemTotal:        4194304 kB\n")
+    remember(root, pages=100, cut=7)
+    (row,) = [r for r in root.answer("recommend")["settings"] if r["key"] == "net.ipv4.tcp_mem"]
+    assert row["proposed"] is False
+    assert "100 of 4000 pages" in row["why"]
+    assert "7 times a receive queue was cut (PruneCalled): a socket's own limit" in row["why"]
+    root.file("net/ipv4/tcp_mem").unlink()
+    left = rows(root.answer("recommend"), proposed=False)["net.ipv4.tcp_mem"]
+    assert "the limit is not to be seen: " in left["why"]
+
+
+@pytest.mark.parametrize(("pages", "pressures"), [(3300, 0), (100, 3)])
+def test_memory_of_tcp_is_doubled_where_the_machine_has_it(
+    root: Root, tmp_path: Path, pages: int, pressures: int
+) -> None:
+    meminfo = root.path / "proc/meminfo"
+    meminfo.write_text("MemTotal:        4194304 kB\n")
+    remember(root, pages, pressures)
+    row = rows(root.answer("recommend"), proposed=True)["net.ipv4.tcp_mem"]
+    assert (row["constraint"], row["wanted"]) == ("at_least", "[6000, 8000, 12000]")
+    assert f"{pages} of 4000 pages" in row["why"]
+    assert f"which it did {pressures} times" in row["why"]
+    file = tmp_path / "mine.yaml"
+    file.write_text(root.tune("recommend").stdout)
+    assert root.tune("lint", file).returncode == OK
+    assert root.tune("apply", file).returncode == OK
+    assert root.get("net/ipv4/tcp_mem") == "6000 8000 12000"
+    remember(root, pages, pressures)
+    meminfo.write_text("MemTotal:         131072 kB\n")
+    left = rows(root.answer("recommend"), proposed=False)["net.ipv4.tcp_mem"]
+    assert "more than a quarter of the memory here" in left["why"]
+
+
 # Overflows one accept queue whose listener asked for all that the cap allows, and one that did not.
 LISTEN = """
 import json, socket, subprocess

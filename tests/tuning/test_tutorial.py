@@ -12,6 +12,7 @@ import shlex
 from pathlib import Path
 
 from support_tune import TOP, Root, answer, tune
+from test_history import aged
 
 PAGE = TOP / "docs/tune.md"
 BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
@@ -31,6 +32,14 @@ settings:
     why: A quarter of an hour is too long for our clients.
     risk: A connection over a bad path may be given up too early.
 """
+QUEUES = """name: queues
+summary: What the people on call look at.
+settings:
+  net.core.netdev_max_backlog:
+    at_least: 1000
+    why: Bursts on loopback and veth pass through it.
+    risk: More delay before packets are dropped under overload.
+"""
 WAIVERS = """waivers:
   net.ipv4.tcp_sack:
     reason: The old balancer mishandles it; ticket 4711.
@@ -46,10 +55,16 @@ class Machine:
         root.listen(40000)
         (root.path / "proc/net/softnet_stat").write_text("00001234 0000001f 00000000\n")
         self.here = root.path
-        for name, text in (("guide.conf", GUIDE), ("site.yaml", SITE)):
+        for name, text in (("guide.conf", GUIDE), ("site.yaml", SITE), ("queues.yaml", QUEUES)):
             (self.here / name).write_text(text)
         for name in ("etc/sysctl.d", "etc/hardsock"):
             (self.here / name).mkdir(parents=True)
+
+    def pass_three_minutes(self) -> None:
+        """As if the last check had been then, with 100 packets dropped since. Not longer: the file
+        cannot tell of a time before the machine was booted."""
+        aged(self.here / "history", 180)
+        (self.here / "proc/net/softnet_stat").write_text("00005678 00000083 00000000\n")
 
     def run(self, line: str) -> str:
         words = shlex.split(line)
@@ -59,6 +74,8 @@ class Machine:
             text = (self.here / words[1]).read_text()
         else:
             assert words[0] == "hardsock-tune"
+            if "--history" in words and (self.here / "history").exists():
+                self.pass_three_minutes()
             done = self.root.tune(*words[1:], env={"COLUMNS": "80"}, cwd=self.here)
             text = done.stdout + done.stderr
         return re.sub(r"\b[0-9a-f]{16}$", "...", text.replace(str(self.here), ""), flags=re.M)
@@ -80,6 +97,12 @@ def test_every_output_of_the_tutorial_is_the_program_s_own(root: Root) -> None:
     if os.environ.get("HARDSOCK_UPDATE_GOLDEN"):
         PAGE.write_text(text)
     assert PAGE.read_text() == text
+
+
+def test_the_tutorial_shows_age_and_rate() -> None:
+    shown = [block for block in BLOCK.findall(PAGE.read_text()) if "--history" in block]
+    assert any("first seen 3 min ago" in block for block in shown)
+    assert any("in the last 3 min" in block for block in shown)
 
 
 def test_the_tutorial_shows_each_step() -> None:

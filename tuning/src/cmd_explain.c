@@ -80,6 +80,8 @@ gather(const struct sys *s, const char *path, const char **ret_value, struct fac
     if (k == NULL)
         return n;
     facts[n++] = (struct fact){"meaning", kb_text(k, KB_MEANING)};
+    if (k->scope != SCOPE_NONE)
+        facts[n++] = (struct fact){"type", kb_type_text(k)};
     facts[n++] = (struct fact){"unit", kb_text(k, KB_UNIT)};
     facts[n++] = (struct fact){"default", kb_default(k, path)};
     facts[n++] = (struct fact){"computed", computed_text(s, k)};

@@ -118,6 +118,7 @@ cmd_recommend(const struct options *o)
     advise_on_ports(&s, &d, &a);
     advise_on_queues(&s, &a);
     advise_on_tables(&s, &a);
+    advise_on_memory(&s, &a);
     advise_on_paths(&s, &p, &a);
     rv = a.proposed > 0 ? EXIT_DRIFT : EXIT_AS_WANTED;
     json_rows(o, "recommend", "settings");

@@ -237,6 +237,19 @@ kb_scope_text(const struct kb_key *k)
 }
 
 const char *
+kb_type_text(const struct kb_key *k)
+{
+    static const char *const names[] = {
+        [TYPE_INTS] = "numbers", [TYPE_PORTS] = "ports", [TYPE_WORD] = "word",
+        [TYPE_WORDS] = "words",  [TYPE_TEXT] = "text",
+    };
+
+    if (k->type != TYPE_INTS || k->fields == 0)
+        return names[k->type];
+    return k->fields == 1 ? "number" : mem_format("%u numbers", k->fields);
+}
+
+const char *
 kb_effect_text(const struct kb_key *k)
 {
     if (k->scope == SCOPE_NONE)

@@ -135,6 +135,8 @@ const char *kb_scope_name(enum scope scope);
 enum scope kb_scope_of(const struct kb_key *k, const char *kernel);
 /* "namespace (global in Linux 6.1 and before)" */
 const char *kb_scope_text(const struct kb_key *k);
+/* "number", "3 numbers", "numbers", "ports", "word", "words", "text" */
+const char *kb_type_text(const struct kb_key *k);
 const char *kb_effect_text(const struct kb_key *k);
 /* As a sentence; NULL for keys without interfaces. */
 const char *kb_combine_text(enum combine combine);

@@ -360,36 +360,55 @@ about_backlog(const struct sys *s, struct history *h, struct findings *f)
         "net.core.netdev_max_backlog (explain it first), or spread the senders");
 }
 
+struct sockstat {
+    unsigned long long orphans, waits, pages;
+};
+
 /* "TCP: inuse 5 orphan 0 tw 0 alloc 6 mem 1" */
-static void
-about_memory(const struct sys *s, struct findings *f)
+static bool
+read_sockstat(const struct sys *s, struct sockstat *ret)
 {
-    unsigned long long orphans, waits, mem;
-    struct value v;
     size_t len;
     char *text = sys_file(s, "/proc/net/sockstat", SMALL, &len), *line;
 
-    if (text == NULL || (line = strstr(text, "TCP: ")) == NULL ||
-        /* NOLINTNEXTLINE(cert-err34-c): the kernel wrote it; what does not match is skipped */
-        sscanf(line, "TCP: inuse %*u orphan %llu tw %llu alloc %*u mem %llu", &orphans, &waits,
-               &mem) != 3)
+    return text != NULL && (line = strstr(text, "TCP: ")) != NULL &&
+           /* NOLINTNEXTLINE(cert-err34-c): the kernel wrote it; what does not match is skipped */
+           sscanf(line, "TCP: inuse %*u orphan %llu tw %llu alloc %*u mem %llu", &ret->orphans,
+                  &ret->waits, &ret->pages) == 3;
+}
+
+long long
+live_tcp_pages(const struct sys *s)
+{
+    struct sockstat now;
+
+    return read_sockstat(s, &now) ? (long long)(now.pages & INT64_MAX) : -1;
+}
+
+static void
+about_memory(const struct sys *s, struct findings *f)
+{
+    struct sockstat now;
+    struct value v;
+
+    if (!read_sockstat(s, &now))
         return;
     if (numbers(s, "net/ipv4/tcp_max_tw_buckets", 1, &v) && v.num[0] > 0 &&
-        waits * 10 >= (unsigned long long)v.num[0] * 9)
+        now.waits * 10 >= (unsigned long long)v.num[0] * 9)
         found(f, "time-wait-full", SEVERITY_WARNING,
               mem_format("%llu sockets are in TIME_WAIT; beyond %lld they are destroyed early",
-                         waits, (long long)v.num[0]),
+                         now.waits, (long long)v.num[0]),
               "raise net.ipv4.tcp_max_tw_buckets, or close connections less often");
     if (numbers(s, "net/ipv4/tcp_max_orphans", 1, &v) && v.num[0] > 0 &&
-        orphans * 2 > (unsigned long long)v.num[0])
+        now.orphans * 2 > (unsigned long long)v.num[0])
         found(f, "orphans", SEVERITY_WARNING,
               mem_format("%llu sockets have no process any more; beyond %lld they are reset",
-                         orphans, (long long)v.num[0]),
+                         now.orphans, (long long)v.num[0]),
               "peers do not take the last data; see net.ipv4.tcp_orphan_retries");
-    if (numbers(s, "net/ipv4/tcp_mem", 3, &v) && mem > (unsigned long long)v.num[1])
+    if (numbers(s, "net/ipv4/tcp_mem", 3, &v) && now.pages > (unsigned long long)v.num[1])
         found(f, "tcp-memory", SEVERITY_CRITICAL,
               mem_format("TCP holds %llu pages; above %lld it is under pressure, at %lld it stops",
-                         mem, (long long)v.num[1], (long long)v.num[2]),
+                         now.pages, (long long)v.num[1], (long long)v.num[2]),
               "raise net.ipv4.tcp_mem (in pages), or hold less data");
 }
 

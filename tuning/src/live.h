@@ -34,6 +34,8 @@ void findings_date(struct findings *f, struct history *h);
 const char *duration_text(int64_t ms);
 /* A counter of TcpExt in /proc/net/netstat; -1 if there is none. */
 long long live_counter(const struct sys *s, const char *name);
+/* Pages that TCP's buffers hold on the whole machine (sockstat); -1 if that is not told. */
+long long live_tcp_pages(const struct sys *s);
 /* Packets that met a full queue of a CPU; -1 if that is not told. */
 long long live_softnet_drops(const struct sys *s);
 const char *severity_name(enum severity severity);

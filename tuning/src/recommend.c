@@ -8,6 +8,7 @@
 #include "live.h"
 #include "mem.h"
 #include "plan.h"
+#include "usual.h"
 
 #include <string.h>
 
@@ -219,6 +220,61 @@ advise_on_tables(const struct sys *s, struct advice *a)
                 "A scan of a large network takes more memory.");
     else
         leave(a, neighbours, seen);
+}
+
+/* The limits of all sockets together. A receive queue that was cut (PruneCalled) met the limit of
+ * its own socket, which is told beside it and raises nothing here. */
+static const char *
+memory_seen(const struct sys *s, long long pages, const struct value *limits)
+{
+    const long long met = live_counter(s, "TCPMemoryPressures"),
+                    cut = live_counter(s, "PruneCalled");
+    const char *seen =
+        mem_format("%lld of %lld pages of TCP buffers are in use before pressure begins (sockstat)",
+                   pages, (long long)limits->num[1]);
+
+    if (met >= 0)
+        seen = mem_format("%s, which it did %lld times since this namespace began "
+                          "(TCPMemoryPressures)",
+                          seen, met);
+    if (cut > 0)
+        seen = mem_format("%s; %lld times a receive queue was cut (PruneCalled): a socket's own "
+                          "limit, from net.ipv4.tcp_rmem or SO_RCVBUF, or a slow reader",
+                          seen, cut);
+    return seen;
+}
+
+void
+advise_on_memory(const struct sys *s, struct advice *a)
+{
+    static const char key[] = "net.ipv4.tcp_mem";
+    const int64_t memory = usual_memory(s);
+    const long long pages = live_tcp_pages(s);
+    struct value v;
+    const char *seen;
+
+    if (pages < 0)
+        return;
+    if (!numbers(s, "net/ipv4/tcp_mem", 3, &v)) {
+        leave(a, key,
+              mem_format("%lld pages of TCP buffers are in use (sockstat), but the limit is not to "
+                         "be seen: %s",
+                         pages, sys_why_missing(s, "net/ipv4/tcp_mem")));
+        return;
+    }
+    seen = memory_seen(s, pages, &v);
+    if (pages < v.num[1] / 10 * 8 && live_counter(s, "TCPMemoryPressures") <= 0)
+        leave(a, key, seen);
+    else if (memory == 0 || v.num[2] > memory / usual_page(s) / 8)
+        leave(a, key,
+              mem_format("%s; twice the limit of %lld would be more than a quarter of the memory "
+                         "here: hold less in buffers (net.ipv4.tcp_rmem, tcp_wmem), or add memory",
+                         seen, (long long)v.num[2]));
+    else
+        propose(a, key, "at_least",
+                mem_format("[%s, %s, %s]", doubled(v.num[0]), doubled(v.num[1]), doubled(v.num[2])),
+                mem_format("%s.", seen),
+                "What TCP holds, programs and the file cache lack; it cannot be swapped.");
 }
 
 static void

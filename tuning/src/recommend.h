@@ -28,6 +28,7 @@ void advise_on_listeners(const struct sys *s, const struct diag *d, struct advic
 void advise_on_ports(const struct sys *s, const struct diag *d, struct advice *a);
 void advise_on_queues(const struct sys *s, struct advice *a);
 void advise_on_tables(const struct sys *s, struct advice *a);
+void advise_on_memory(const struct sys *s, struct advice *a);
 void advise_on_paths(const struct sys *s, const struct paths *p, struct advice *a);
 
 #endif

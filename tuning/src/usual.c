@@ -14,9 +14,8 @@
 #define MIB ((int64_t)1024 * 1024)
 #define NEWEST 999999
 
-/* 0 if it is not told. */
-static int64_t
-memory_of(const struct sys *s)
+int64_t
+usual_memory(const struct sys *s)
 {
     /* Of a saved list of settings: kernel/fork.c, set_max_threads, gives one thread to each eight
      * stacks of 16 KiB. */
@@ -38,6 +37,12 @@ memory_of(const struct sys *s)
         return 0;
     kib = strtoull(line + strlen("MemTotal:"), NULL, 10);
     return kib < INT64_MAX / 1024 ? (int64_t)kib * 1024 : 0;
+}
+
+int64_t
+usual_page(const struct sys *s)
+{
+    return s->fake ? 4096 : sysconf(_SC_PAGESIZE);
 }
 
 /* From Linux 6.1 on the kernel tells it, below zero where a namespace shares the machine's. Before:
@@ -81,13 +86,13 @@ usual_computed(const struct sys *s, const struct kb_key *k, struct value *ret, b
     *ret_near = text == NULL;
     if (text == NULL && (text = kb_text(k, KB_NEAR)) == NULL)
         return false;
-    memory = memory_of(s);
+    memory = usual_memory(s);
     hash = tcp_hash(s, memory);
     if (memory > 0)
         vars_add(&known, "memory", memory);
     if (hash > 0)
         vars_add(&known, "tcp_hash", hash);
-    vars_add(&known, "page", s->fake ? 4096 : sysconf(_SC_PAGESIZE));
+    vars_add(&known, "page", usual_page(s));
     vars_add(&known, "linux", version_of(s->kernel));
     shown = expr_expand(&known, text, &why);
     return shown != NULL && value_parse(shown, (enum vtype)k->type, k->fields, false, ret, &why);

@@ -7,6 +7,10 @@
 
 #include "sys.h"
 
+/* Bytes; 0 if it is not told. */
+int64_t usual_memory(const struct sys *s);
+/* Bytes of a page. */
+int64_t usual_page(const struct sys *s);
 /* False where nothing is worked out, or what it takes is not known. *ret_near: the kernel's own
  * number differs a little. */
 bool usual_computed(const struct sys *s, const struct kb_key *k, struct value *ret, bool *ret_near);
