@@ -89,7 +89,7 @@ end_thread(void *arg)
 static bool
 will_hear_of_end(void)
 {
-    pthread_key_t fresh;
+    pthread_key_t fresh = 0;
     uintptr_t none = 0;
 
     if (atomic_load(&key) == 0) {
