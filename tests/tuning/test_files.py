@@ -447,7 +447,8 @@ def test_killed_at_any_system_call_the_files_are_the_old_or_the_new_ones(
     """strace kills it at each call in turn: no file is half of one, nor lacks its modules."""
     monkeypatch.setenv("ASAN_OPTIONS", "detect_leaks=0")  # It cannot look under strace.
     if shutil.which("strace") is None:
-        pytest.skip("strace is not installed")
+        with available():
+            raise Unavailable("strace is not installed")
     root.put("net/netfilter/nf_conntrack_max", "262144")
     (root.path / "etc/sysctl.d").mkdir(parents=True)
     (tmp_path / "k.yaml").write_text(KILLED)
