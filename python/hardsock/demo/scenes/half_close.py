@@ -56,13 +56,14 @@ def _of_plain_server(ask: Callable[[Address], bool]) -> tuple[int, int]:
 
 
 class _Answerer(asyncio.Protocol):
-    """Takes a moment to answer. What it does at the client's end is asyncio's default: it closes."""
+    """Works on the request once it is whole, and lets asyncio do what it does at a client's end."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
 
-    def data_received(self, data: bytes) -> None:
+    def eof_received(self) -> None:
         asyncio.get_running_loop().call_later(_WORK, self._transport.write, _ANSWER)
+        # None is the default, and closes.
 
 
 async def _of_asyncio_server() -> int:
