@@ -59,53 +59,65 @@ def _url(scheme: str, address: tuple[str, int]) -> str:
     return "{}://{}:{}/".format(scheme, *address)
 
 
-def _requests() -> Ask:
+def _requests(opened: ExitStack) -> Ask:
     import hardsock.adapters.requests
 
     session = hardsock.adapters.requests.session(DEADLINE)
+    opened.callback(session.close)
     session.trust_env = False
     return lambda scheme, address: session.get(_url(scheme, address))
 
 
-def _urllib3() -> Ask:
+def _urllib3(opened: ExitStack) -> Ask:
     import hardsock.adapters.urllib3
 
     manager = hardsock.adapters.urllib3.PoolManager(total=DEADLINE, retries=False)
     return lambda scheme, address: manager.request("GET", _url(scheme, address))
 
 
-def _http_client() -> Ask:
+def _http_client(opened: ExitStack) -> Ask:
     from hardsock.adapters.http import HTTPConnection, HTTPSConnection
 
+    context = hs.ssl_context()
+
     def ask(scheme: str, address: tuple[str, int]) -> object:
-        kind = HTTPConnection if scheme == "http" else HTTPSConnection
-        with contextlib.closing(kind(*address, total=DEADLINE)) as conn:
+        made = (
+            HTTPConnection(*address, total=DEADLINE)
+            if scheme == "http"
+            else HTTPSConnection(*address, total=DEADLINE, context=context)
+        )
+        with contextlib.closing(made) as conn:
             conn.request("GET", "/")
             return conn.getresponse().read()
 
     return ask
 
 
-def _httpx() -> Ask:
+def _httpx(opened: ExitStack) -> Ask:
     import hardsock.adapters.httpx
 
     client = hardsock.adapters.httpx.client(total=DEADLINE, trust_env=False, timeout=None)
+    opened.callback(client.close)
     return lambda scheme, address: client.get(_url(scheme, address))
 
 
-def _httpx_async() -> Ask:
+def _httpx_async(opened: ExitStack) -> Ask:
     import hardsock.adapters.httpx
 
-    async def ask(url: str) -> object:
-        async with hardsock.adapters.httpx.async_client(
-            total=DEADLINE, trust_env=False, timeout=None
-        ) as client:
-            return await client.get(url)
+    async def make() -> Any:
+        return hardsock.adapters.httpx.async_client(total=DEADLINE, trust_env=False, timeout=None)
 
-    return lambda scheme, address: asyncio.run(ask(_url(scheme, address)))
+    async def ask(client: Any, url: str) -> object:
+        return await client.get(url)
+
+    loop = asyncio.new_event_loop()
+    opened.callback(loop.close)
+    client = loop.run_until_complete(make())
+    opened.callback(lambda: loop.run_until_complete(client.aclose()))
+    return lambda scheme, address: loop.run_until_complete(ask(client, _url(scheme, address)))
 
 
-def _aiohttp() -> Ask:
+def _aiohttp(opened: ExitStack) -> Ask:
     import aiohttp
 
     from hardsock.aio import loop
@@ -122,7 +134,7 @@ def _aiohttp() -> Ask:
 _PATIENT: dict[str, Any] = {"socket_timeout": 60, "socket_connect_timeout": 60}
 
 
-def _redis() -> Ask:
+def _redis(opened: ExitStack) -> Ask:
     import hardsock.adapters.redis
 
     def ask(scheme: str, address: tuple[str, int]) -> object:
@@ -133,7 +145,7 @@ def _redis() -> Ask:
     return ask
 
 
-def _redis_async() -> Ask:
+def _redis_async(opened: ExitStack) -> Ask:
     import hardsock.adapters.redis
 
     async def ask(url: str) -> object:
@@ -146,7 +158,7 @@ def _redis_async() -> Ask:
     return lambda scheme, address: asyncio.run(ask(_url(scheme, address)))
 
 
-def _psycopg() -> Ask:
+def _psycopg(opened: ExitStack) -> Ask:
     import hardsock.adapters.psycopg
 
     def ask(_scheme: str, address: tuple[str, int]) -> object:
@@ -157,7 +169,7 @@ def _psycopg() -> Ask:
     return ask
 
 
-def _pymysql() -> Ask:
+def _pymysql(opened: ExitStack) -> Ask:
     import hardsock.adapters.pymysql
 
     def ask(_scheme: str, address: tuple[str, int]) -> object:
@@ -197,7 +209,7 @@ REDIS = Kind(
 )
 DATABASE = Kind(("", ""), (("stall",),), tls=False)
 
-CLIENTS: dict[str, tuple[Callable[[], Ask], Kind]] = {
+CLIENTS: dict[str, tuple[Callable[[ExitStack], Ask], Kind]] = {
     "requests": (_requests, WEB),
     "urllib3": (_urllib3, WEB),
     "http.client": (_http_client, WEB),
@@ -222,19 +234,19 @@ def waits() -> Iterator[tuple[str, Callable[[ExitStack], Call]]]:
             yield f"{client}, TLS stall", _to_a_peer(make, kind.schemes[1], (("stall",),))
 
 
-def _into_a_hole(make: Callable[[], Ask], kind: Kind) -> Callable[[ExitStack], Call]:
+def _into_a_hole(make: Callable[[ExitStack], Ask], kind: Kind) -> Callable[[ExitStack], Call]:
     def made(opened: ExitStack) -> Call:
-        ask, hole = make(), opened.enter_context(BlackHole())
+        ask, hole = make(opened), opened.enter_context(BlackHole())
         return lambda: ask(kind.schemes[0], hole.address)
 
     return made
 
 
 def _to_a_peer(
-    make: Callable[[], Ask], scheme: str, script: tuple[Any, ...]
+    make: Callable[[ExitStack], Ask], scheme: str, script: tuple[Any, ...]
 ) -> Callable[[ExitStack], Call]:
     def made(opened: ExitStack) -> Call:
-        ask = make()
+        ask = make(opened)
         peer = opened.enter_context(
             PeerScript(list(script), connections=100, check=False, timeout=1)
         )
