@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -41,6 +42,9 @@ def echo(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Any, 
             yield server.socket.getsockname(), ids
             server.shutdown()
             serving.result(_TIMEOUT)
+    for left in (server.shutdown_watcher, server.shutdown_notifier):
+        if isinstance(left, int):  # A pipe, in versions that do not close it.
+            os.close(left)
 
 
 def test_websockets_over_a_connection(echo: tuple[Any, Identities | None]) -> None:

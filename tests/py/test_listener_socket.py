@@ -146,6 +146,9 @@ def test_it_has_what_a_listening_socket_has() -> None:
         with pytest.raises(OSError, match="it listens on") as caught:
             face.bind(("127.0.0.1", 0))
         assert caught.value.errno == errno.EINVAL
+        with pytest.raises(OSError, match="not connected") as caught:  # waitress 2 asks
+            face.getpeername()
+        assert caught.value.errno == errno.ENOTCONN
         assert face.listener is listener
         assert "ListenerSocket" in repr(face)
 

@@ -144,11 +144,11 @@ ADAPTERS = (
     ),
     Adapter(
         *("paramiko", "client.connect(host, sock=hardsock.connect((host, 22)))"),
-        *("connecting", "its thread reads outside of scopes: channel.settimeout()", "3.4", "5.1"),
+        *("connecting", "its thread reads outside of scopes: channel.settimeout()", "4.0", "5.1"),
     ),
     Adapter(
         *("websockets", "websockets.sync.client.connect(url, sock=hardsock.connect(...))"),
-        *("connecting", "its thread reads outside of scopes: recv(timeout=)", "11.0", "17.4"),
+        *("connecting", "its thread reads outside of scopes: recv(timeout=)", "13.0", "17.4"),
     ),
     Adapter(
         *("gunicorn", "gunicorn -k hardsock.adapters.gunicorn.Worker app:application"),
@@ -162,20 +162,20 @@ ADAPTERS = (
     Adapter(
         *("hypercorn", "hardsock.aio.loop.run(hypercorn.asyncio.serve(app, config))"),
         "ledger, dead peers, listeners that outlive a want of descriptors",
-        *("its own worker processes", "0.14", "0.18"),
+        *("its own worker processes", "0.13", "0.18"),
     ),
     Adapter(
         *("waitress", "waitress.serve(app, sockets=[hardsock.listen(address).to_socket()])"),
-        *("accepting", "time-outs are its own", "2.0", "3.0"),
+        *("accepting", "time-outs are its own", "1.3", "3.0"),
     ),
     Adapter(
         "cheroot",
         "server.bind = lambda *_: setattr(server, 'socket', hardsock.listen(address).to_socket())",
-        *("accepting", "time-outs are its own", "10.0", "11.1"),
+        *("accepting", "time-outs are its own", "8.6", "11.1"),
     ),
     Adapter(
         *("pg8000", "pg8000.connect(user, sock=hardsock.connect(...))"),
-        *(_ALL, "it logs in without a channel binding", "1.29", "1.31"),
+        *(_ALL, "it logs in without a channel binding", "1.30", "1.31"),
     ),
     Adapter(
         *("websocket-client", "websocket.create_connection(url, socket=hardsock.connect(...))"),
