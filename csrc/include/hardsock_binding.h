@@ -494,6 +494,9 @@ HS_NODISCARD hs_err hs_report_asked(const char *request, struct hs_error *err, c
 /* The program has closed what the loop waits with. All that was parked is due, though the loop's
  * descriptor does not say so, and parking fails with HS_E_SYSTEM (EBADF). */
 bool hs_loop_is_lost(const struct hs_loop *loop);
+/* The last hs_loop_collect got no answer of the kernel's. Its descriptor stays readable: who waits
+ * for it now would go round, and should come again after a moment instead. */
+bool hs_loop_is_unheard(const struct hs_loop *loop);
 
 /* ---- Tokens --------------------------------------------------------------------------------- */
 
