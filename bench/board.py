@@ -2,6 +2,8 @@
 
     python -m bench.board [JSON] [DOCS]     build/bench/latest.json and docs, if not said
 
+Beside that JSON, which `make bench` writes, compare-*.json of `make compare` become a table each.
+
 Nothing on the page comes from elsewhere, so it cannot say more than was measured: goals that were missed
 and works without numbers are listed beside those that were met.
 """
@@ -169,14 +171,35 @@ def works(results: Sequence[Row], folder: str) -> Iterator[str]:
         yield ""
 
 
-def write(document: Row, docs: Path) -> list[Path]:
+def hard_cases(found: Sequence[Row]) -> Iterator[str]:
+    """A table for each comparison: what each library did in a case that goes wrong."""
+    if not found:
+        return
+    yield "## The same hard cases\n"
+    for one in found:
+        versions = ", ".join(f"{name} {version}" for name, version in one["versions"].items())
+        yield f"### {one['title']}\n"
+        yield f"`make compare`, {one['time']}; {versions}.\n"
+        yield f"| case | {' | '.join(one['columns'])} |\n|---|{'---|' * len(one['columns'])}"
+        for row in one["rows"]:
+            cells = [row["case"], *(row["cells"].get(column, "") for column in one["columns"])]
+            yield "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+        yield ""
+
+
+def write(document: Row, docs: Path, compared: Sequence[Row] = ()) -> list[Path]:
     results = document["results"]
     folder = docs / "benchmarks"
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.svg"):
         old.unlink()
     made = [docs / "benchmarks.md"]
-    lines = [*head(document), *goals_table(results), *works(results, folder.name)]
+    lines = [
+        *head(document),
+        *goals_table(results),
+        *works(results, folder.name),
+        *hard_cases(compared),
+    ]
     made[0].write_text("\n".join(lines).rstrip() + "\n")
     for title, rows in by_work(results).items():
         if any(row["goals"] for row in rows) and any(row["cost"] for row in rows):
@@ -191,7 +214,8 @@ def main(argv: Sequence[str]) -> int:
     if not source.exists():
         print(f"board: no {source}: make bench", file=sys.stderr)
         return 1
-    made = write(json.loads(source.read_text()), docs)
+    compared = [json.loads(p.read_text()) for p in sorted(source.parent.glob("compare-*.json"))]
+    made = write(json.loads(source.read_text()), docs, compared)
     print(f"board: {made[0]}, {len(made) - 1} pictures")
     return 0
 

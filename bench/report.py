@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from . import works
 from .model import Goal, Measure, Work
 from .runner import Series
 from .stats import Spread, quantile
@@ -236,3 +237,15 @@ def document(rows: Sequence[Row], machine: dict[str, Any], plan: dict[str, Any])
         "plan": plan,
         "results": [_row_json(row) for row in rows],
     }
+
+
+def put(document: dict[str, Any], work: Work, rows: Sequence[Row], plan: dict[str, Any]) -> None:
+    """Take the rows of a work, in the place of those that the document has of it."""
+    names = [one.name for one in works.ALL]
+    names_cpu = {f"{name}_cpu": name for name in names}
+    kept = [r for r in document["results"] if names_cpu.get(r["work"], r["work"]) != work.name]
+    kept += map(_row_json, rows)
+    document["results"] = sorted(
+        kept, key=lambda row: names.index(names_cpu.get(row["work"], row["work"]))
+    )
+    document["plan"][work.name] = plan

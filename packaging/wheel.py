@@ -116,11 +116,10 @@ def make_bare(suite: str) -> str:
 
 def certificate(folder: Path) -> None:
     """An authority for the trees to trust (ca.crt), and a server of its own (server.pem)."""
-    openssl = ["openssl", "req", "-quiet", "-x509", "-newkey", "ec", "-nodes", "-days", "2"]
+    openssl = ["openssl", "req", "-x509", "-newkey", "ec", "-nodes", "-days", "2"]
     curve = ["-pkeyopt", "ec_paramgen_curve:P-256"]
     ca, key = folder / "ca.crt", folder / "ca.key"
     subject = ["-subj", "/CN=hardsock trial"]
-    openssl.remove("-quiet")  # OpenSSL 3.0 does not know it.
     subprocess.run(
         [*openssl, *curve, *subject, "-keyout", str(key), "-out", str(ca)],
         check=True,
@@ -142,10 +141,8 @@ def certificate(folder: Path) -> None:
     (folder / "server.pem").write_text(leaf.read_text() + leaf_key.read_text())
 
 
-def version_in(name: str, scratch: Path) -> str:
-    tree = distro.tree_of(name)
-    del scratch
-    link = os.readlink(tree / "usr/bin/python3")
+def version_in(name: str) -> str:
+    link = os.readlink(distro.tree_of(name) / "usr/bin/python3")
     return "cp" + link.removeprefix("python").replace(".", "")
 
 
@@ -173,7 +170,7 @@ def try_in(suite: str) -> bool:
         tempfile.TemporaryDirectory(dir=distro.cache(), prefix="run-") as held,
     ):
         scratch = Path(held)
-        wheel = wheel_for(suite, version_in(name, scratch))
+        wheel = wheel_for(suite, version_in(name))
         for part in ("upper/srv", "upper/usr/local/share/ca-certificates", "work"):
             (scratch / part).mkdir(mode=0o755, parents=True)
         (scratch / "upper").chmod(0o755)

@@ -116,6 +116,23 @@ def test_the_command_reads_the_file_that_it_is_given(
     assert "# Benchmarks" in (tmp_path / "benchmarks.md").read_text()
 
 
+def test_what_compare_kept_beside_it_is_a_table(tmp_path: Path, document: dict[str, Any]) -> None:
+    source = tmp_path / "latest.json"
+    source.write_text(json.dumps(document))
+    kept = {
+        "title": "Pools", "time": "2026-01-02T03:04:05+00:00", "versions": {"ours": "1", "theirs": "2"},
+        "columns": ["ours", "theirs"],
+        "rows": [{"case": "closed | idle", "cells": {"ours": "lives", "theirs": "! dead | gone"}},
+                 {"case": "new", "cells": {"ours": "counted"}}],
+    }  # fmt: skip
+    (tmp_path / "compare-pool.json").write_text(json.dumps(kept))
+    assert board.main([str(source), str(tmp_path)]) == 0
+    text = (tmp_path / "benchmarks.md").read_text()
+    assert "### Pools\n\n`make compare`, 2026-01-02T03:04:05+00:00; ours 1, theirs 2.\n" in text
+    assert "| case | ours | theirs |\n|---|---|---|\n" in text
+    assert "| closed \\| idle | lives | ! dead \\| gone |\n| new | counted |  |\n" in text
+
+
 def test_each_life_of_a_worker_warms_up_and_all_rounds_are_kept() -> None:
     work = next(w for w in works.ALL if w.name == "connect_close")
     seen = list(runner.turns(work, runner.Plan(rounds=61, lives=6)))

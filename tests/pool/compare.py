@@ -35,6 +35,7 @@ from hardsock.lab.servers import PeerMissing  # noqa: E402
 from pool import bugs, storms  # noqa: E402
 from pool.adapters import ADAPTERS, NotThere, Place  # noqa: E402
 from pool.awaited import AWAITED  # noqa: E402
+from support.compared import keep  # noqa: E402
 from support.pki import make_authority  # noqa: E402
 from support.servers import postgres, redis_server  # noqa: E402
 
@@ -249,13 +250,17 @@ def versions(names: list[str], where: dict[str, Any]) -> dict[str, str]:
     return found
 
 
+def marked(cell: dict[str, Any]) -> str:
+    return ("! " if cell["good"] is False else "") + str(cell["text"])
+
+
 def table(cases: list[Case], names: list[str], cells: dict[tuple[str, str], Any]) -> str:
     rows = [["", *names]]
     for case in cases:
         row = [case.title]
         for name in names:
             cell = cells[case.name, name]
-            row.append(("! " if cell["good"] is False else "  ") + cell["text"])
+            row.append(marked(cell) if cell["good"] is False else "  " + cell["text"])
         rows.append(row)
     right = ["right"]
     for name in names:
@@ -287,6 +292,13 @@ def main() -> None:
         }
         cells = {key: future.result() for key, future in waiting.items()}
     print(table(cases, list(known), cells))
+    keep(
+        "pool",
+        "Pools",
+        list(known),
+        [(c.title, {name: marked(cells[c.name, name]) for name in known}) for c in cases],
+        known,
+    )
     print("\n" + ", ".join(f"{name} {version}" for name, version in known.items()))
     print("! marks what is wrong; - what the pool has no such feature for\n")
     for case in cases:

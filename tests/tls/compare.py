@@ -6,7 +6,6 @@ servers that a client must refuse, or must not. `make compare` runs it, in about
 
 from __future__ import annotations
 
-import contextlib
 import json
 import platform
 import signal
@@ -16,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ sys.path[:0] = [str(TOP / "python"), str(TOP / "tests")]
 
 import hardsock as hs  # noqa: E402
 from support.badssl import CERTIFICATES, PROTOCOLS, Row, World  # noqa: E402
+from support.compared import keep  # noqa: E402
 from support.pki import make_authority  # noqa: E402
 
 LIBRARIES = ("ssl", "hardsock")
@@ -88,12 +89,12 @@ def idle(library: str, directory: str) -> str:
 
 
 CASES = [
-    ("P1", "one thread sends, another receives", two_threads, LIBRARIES),
-    ("P2", "end our direction, and read on", half_close, LIBRARIES),
-    ("P3", "the peer leaves without close_notify", truncation, LIBRARIES),
-    ("P4", "accept for 0.5 s, a silent client first", silent_client, LIBRARIES),
-    ("P5", "a client writes 400 kB and closes", write_only, LIBRARIES),
-    ("P6", "memory of an idle connection", idle, ("ssl", "asyncio", "hardsock", "hardsock.aio")),
+    ("one thread sends, another receives", two_threads, LIBRARIES),
+    ("end our direction, and read on", half_close, LIBRARIES),
+    ("the peer leaves without close_notify", truncation, LIBRARIES),
+    ("accept for 0.5 s, a silent client first", silent_client, LIBRARIES),
+    ("a client writes 400 kB and closes", write_only, LIBRARIES),
+    ("memory of an idle connection", idle, ("ssl", "asyncio", "hardsock", "hardsock.aio")),
 ]
 
 
@@ -143,8 +144,8 @@ def accepts(library: str, address: Any, row: Row, world: World, version: str) ->
     return True
 
 
-def badssl(directory: Path) -> None:
-    """Each row with each TLS version that it is for."""
+def badssl(directory: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """Each row with each TLS version that it is for: what was wrong, and for which library."""
     world = World(directory)
     wrong: dict[tuple[str, str], list[str]] = {}
     rows = [row for row in (*CERTIFICATES, *PROTOCOLS) if not row.by_choice]
@@ -158,24 +159,34 @@ def badssl(directory: Path) -> None:
                     if accepted != (row.failure is None):
                         verdict = "accepted" if accepted else "refused"
                         wrong.setdefault((library, verdict), []).append(f"{row.name} ({version})")
-    print(f"badssl.com's list, {len(rows)} servers, {asked} handshakes")
-    for library in LIBRARIES:
-        for verdict in ("accepted", "refused"):
+    for verdict in ("accepted", "refused"):
+        title = f"wrongly {verdict}, of badssl.com's list: {len(rows)} servers, {asked} handshakes"
+        cells = {}
+        for library in LIBRARIES:
             names = wrong.get((library, verdict), [])
-            details = f": {', '.join(names)}" if names else ""
-            print(f"    {library:<12} wrongly {verdict} {len(names)}{details}")
+            cells[library] = f"{len(names)}" + (f": {', '.join(names)}" if names else "")
+        yield title, cells
+
+
+def compared(folder: str) -> Iterator[tuple[str, dict[str, str]]]:
+    for title, run, libraries in CASES:
+        yield title, {library: run(library, folder) for library in libraries}
+    yield from badssl(Path(folder))
 
 
 def main() -> None:
-    print(f"Python {platform.python_version()}, {ssl.OPENSSL_VERSION}\n")
-    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(KeyboardInterrupt):
-        directory = Path(folder)
-        make_authority(directory, "ca").issue()
-        for label, title, run, libraries in CASES:
-            print(f"{label}  {title}")
-            for library in libraries:
-                print(f"    {library:<12} {run(library, folder)}", flush=True)
-        badssl(directory)
+    versions = {"Python": platform.python_version(), "OpenSSL": ssl.OPENSSL_VERSION}
+    print(", ".join(f"{name} {version}" for name, version in versions.items()) + "\n")
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        make_authority(Path(folder), "ca").issue()
+        for title, cells in compared(folder):
+            print(title)
+            for library, text in cells.items():
+                print(f"    {library:<14} {text}", flush=True)
+            rows.append((title, cells))
+    columns = list(dict.fromkeys(library for _title, cells in rows for library in cells))
+    keep("tls", "TLS", columns, rows, versions)
 
 
 if __name__ == "__main__":
