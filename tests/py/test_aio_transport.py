@@ -524,6 +524,28 @@ class StandsForOne(ssl.SSLContext):
         return self.config
 
 
+@pytest.mark.parametrize("flags", [0, socket.AI_NUMERICHOST | socket.AI_NUMERICSERV])
+def test_tls_of_hardsock_to_an_address_that_was_looked_up(flags: int, files: Files) -> None:
+    """aiohttp 3.9 says so of it; and a service may have a name, which no server here listens at."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Noting, "127.0.0.1", 0, ssl=files.server)
+        port = server.sockets[0].getsockname()[1]
+        settings: dict[str, Any] = {"ssl": files.client, "server_hostname": "localhost"}
+        transport, client = await loop.create_connection(
+            Noting, "127.0.0.1", port, flags=flags, **settings
+        )
+        assert transport.get_extra_info("ssl_object").version() == "TLSv1.3"
+        await end(client, server=server)
+        with pytest.raises(OSError, match="service/proto not found"):
+            await loop.create_connection(Noting, "127.0.0.1", "no-such-service", **settings)
+        with pytest.raises(ValueError, match="host and port was not specified"):
+            await loop.create_connection(Noting, **settings)
+
+    hsloop.run(main())
+
+
 def test_a_context_that_stands_for_settings_of_hardsock_is_taken_for_them(files: Files) -> None:
     serving = StandsForOne(ssl.PROTOCOL_TLS_SERVER)
     serving.config = files.server

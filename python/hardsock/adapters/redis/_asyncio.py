@@ -11,10 +11,11 @@ import redis.asyncio.client
 import redis.asyncio.connection
 import redis.backoff
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
 
 from hardsock._core import Scope
 from hardsock._core import scope as _ambient
-from hardsock._errors import DeadlineExceeded
+from hardsock._errors import DeadlineExceeded, HardsockError
 from hardsock._scope import current, remaining
 from hardsock.adapters._causes import handled, raise_if_cancelled
 from hardsock.adapters._dial import Dials
@@ -173,6 +174,25 @@ class AsyncSSLConnection(_Over, redis.asyncio.SSLConnection):
 
 class _Pipeline(redis.asyncio.client.Pipeline):
     total: float | None = None
+
+    async def reset(self) -> None:
+        """As redis-py has it; the pool gets no connection back that still watches, and gets each back.
+
+        Under a scope that has ended nobody can be told UNWATCH, so that connection is closed.
+        """
+        connection: Any = self.connection
+        try:
+            if self.watching and connection is not None:
+                self.watching = False
+                try:
+                    await connection.send_command("UNWATCH")
+                    await connection.read_response()
+                except BaseException as exc:
+                    await connection.disconnect(nowait=True)
+                    if not isinstance(exc, (RedisError, HardsockError)):
+                        raise
+        finally:
+            await super().reset()
 
     async def execute(self, *args: Any, **kwargs: Any) -> Any:
         if self.total is None:

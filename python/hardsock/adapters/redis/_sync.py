@@ -12,7 +12,7 @@ import redis.connection
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from hardsock._core import Scope
-from hardsock._errors import Closed, DeadlineExceeded
+from hardsock._errors import Closed, DeadlineExceeded, HardsockError
 from hardsock._scope import current, remaining, sleep, timeout
 from hardsock.adapters._causes import handled, raise_if_cancelled
 from hardsock.adapters._dial import Dials
@@ -215,6 +215,25 @@ class BlockingConnectionPool(redis.BlockingConnectionPool):
 
 class _Pipeline(redis.client.Pipeline):
     total: float | None = None
+
+    def reset(self) -> None:
+        """As redis-py has it; the pool gets no connection back that still watches, and gets each back.
+
+        Under a scope that has ended nobody can be told UNWATCH, so that connection is closed.
+        """
+        connection: Any = self.connection
+        try:
+            if self.watching and connection is not None:
+                self.watching = False
+                try:
+                    connection.send_command("UNWATCH")
+                    connection.read_response()
+                except BaseException as exc:
+                    connection.disconnect()
+                    if not isinstance(exc, (redis.RedisError, HardsockError)):
+                        raise
+        finally:
+            super().reset()
 
     def execute(self, *args: Any, **kwargs: Any) -> Any:
         with Scope(None, self.total, "total of the pipeline"):
