@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,9 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="few short rounds; do not quote")
     parser.add_argument("--repeat", type=int, metavar="N", help=f"rounds (default {ROUNDS})")
+    parser.add_argument(
+        "--add", action="store_true", help="keep what the last run measured of other works"
+    )
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the JSON here as well")
     options = parser.parse_args(argv)
     if options.repeat is not None and options.repeat < 1:
@@ -85,25 +88,48 @@ def warnings(options: argparse.Namespace, described: dict[str, Any]) -> Iterator
         )
 
 
-def write_json(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+def write_json(paths: Iterable[Path | None], document: dict[str, Any]) -> None:
+    for path in filter(None, paths):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def earlier(described: dict[str, Any], quick: bool) -> dict[str, Any] | None:
+    """The last run's document, if it is of the same machine with the same programs, and as long."""
+    if not LATEST.exists():
+        return None
+    found: dict[str, Any] = json.loads(LATEST.read_text(encoding="utf-8"))
+    same = ("cpu", "cpus", "kernel", "sysctl", "versions")
+    if any(found["machine"].get(key) != described[key] for key in same):
+        return None
+    return found if found["plan"]["quick"] == quick else None
 
 
 def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
     chosen = [work for work in works.ALL if options.only is None or work.name in options.only]
     described = machine.describe()
+    document = report.document([], described, {"quick": options.quick})
+    if options.add:
+        if (found := earlier(described, options.quick)) is None:
+            print(f"bench: --add: {LATEST} is of no such run on this machine", file=sys.stderr)
+            return 1
+        document = found
     rows: list[report.Row] = []
-    plans: dict[str, object] = {"quick": options.quick}
     try:
+        build.c_programs()
         for work in chosen:
             plan = plan_for(options, work)
-            plans[work.name] = {**asdict(plan), "only": sorted(plan.only) if plan.only else None}
+            how = {**asdict(plan), "only": sorted(plan.only) if plan.only else None}
+            when = machine.moment()
             series = runner.run_work(work, plan, progress)
-            rows += report.rows_of(work, series)
+            new = report.rows_of(work, series)
             if work.cpu is not None:
-                rows += report.rows_of(work.cpu, [one.by_cpu() for one in series])
+                new += report.rows_of(work.cpu, [one.by_cpu() for one in series])
+            rows += new
+            # Hours of measuring are not lost to whatever goes wrong after them.
+            report.put(document, work, new, {**how, **when})
+            write_json((LATEST, options.json), document)
     except build.BuildError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
@@ -112,9 +138,6 @@ def main(argv: list[str] | None = None) -> int:
     print(f"\n{report.LEGEND}")
     for warning in warnings(options, described):
         print(warning)
-    text = json.dumps(report.document(rows, described, plans), indent=1) + "\n"
-    for path in filter(None, (LATEST, options.json)):
-        write_json(path, text)
     return 0
 
 

@@ -86,17 +86,24 @@ def _source() -> dict[str, Any]:
     return {"commit": _first_line("git", "rev-parse", "HEAD"), "changed": changed is not None}
 
 
+def moment() -> dict[str, Any]:
+    """What may be another by the next work."""
+    return {
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "load_before": os.getloadavg()[0],
+        "source": _source(),
+    }
+
+
 def describe() -> dict[str, Any]:
     """Everything needed to judge whether two runs may be compared."""
     return {
-        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        **moment(),
         "machine": platform.machine(),
         "kernel": f"{platform.system()} {platform.release()} {platform.version()}",
         "cpu": _cpu_model(),
         "cpus": len(os.sched_getaffinity(0)),
         "memory_bytes": _memory_bytes(),
-        "load_before": os.getloadavg()[0],
         "sysctl": {name.replace("/", "."): _read(f"/proc/sys/{name}") for name in SYSCTLS},
         "versions": _versions(),
-        "source": _source(),
     }

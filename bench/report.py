@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from . import works
 from .model import Goal, Measure, Work
 from .runner import Series
 from .stats import Spread, quantile
@@ -57,6 +58,14 @@ def ratio(mine: Series, other: Series | None) -> Spread | None:
     return Spread.of([a / b for a, b in zip(mine.costs, other.costs, strict=False)])
 
 
+def ratio_beside(mine: Series, other: Series | None, beside: Series | None) -> Spread | None:
+    """The same of what is left without the cost of a third."""
+    if other is None or beside is None or not (mine.costs and other.costs and beside.costs):
+        return None
+    rounds = zip(mine.costs, other.costs, beside.costs, strict=False)
+    return Spread.of([(a - c) / b for a, b, c in rounds])
+
+
 def tail_ratio(mine: Series, other: Series | None) -> Spread | None:
     """Of the 99th percentiles of all rounds together."""
     if other is None or not mine.latencies_ns or not other.latencies_ns:
@@ -67,6 +76,8 @@ def tail_ratio(mine: Series, other: Series | None) -> Spread | None:
 def judge(goal: Goal, mine: Series, by_name: dict[str, Series]) -> Verdict:
     if goal.tail:
         value = tail_ratio(mine, by_name.get(goal.against or ""))
+    elif goal.beside is not None:
+        value = ratio_beside(mine, by_name.get(goal.against or ""), by_name.get(goal.beside))
     elif goal.against is not None:
         value = ratio(mine, by_name.get(goal.against))
     else:
@@ -220,6 +231,7 @@ def _row_json(row: Row) -> dict[str, Any]:
             {
                 "text": v.goal.text,
                 "against": v.goal.against,
+                "beside": v.goal.beside,
                 "at_most": v.goal.at_most,
                 "measured": _spread_json(v.value),
                 "met": v.met,
@@ -236,3 +248,15 @@ def document(rows: Sequence[Row], machine: dict[str, Any], plan: dict[str, Any])
         "plan": plan,
         "results": [_row_json(row) for row in rows],
     }
+
+
+def put(document: dict[str, Any], work: Work, rows: Sequence[Row], plan: dict[str, Any]) -> None:
+    """Take the rows of a work, in the place of those that the document has of it."""
+    names = [one.name for one in works.ALL]
+    names_cpu = {f"{name}_cpu": name for name in names}
+    kept = [r for r in document["results"] if names_cpu.get(r["work"], r["work"]) != work.name]
+    kept += map(_row_json, rows)
+    document["results"] = sorted(
+        kept, key=lambda row: names.index(names_cpu.get(row["work"], row["work"]))
+    )
+    document["plan"][work.name] = plan

@@ -64,7 +64,7 @@ wait_for_tls(SSL *ssl, int ret, int64_t deadline)
 static inline SSL *
 connect_tls(SSL_CTX *ctx, const struct sockaddr_in *sin, SSL_SESSION *session, int64_t deadline)
 {
-    int ret, one = 1, fd = connect_by(sin, deadline);
+    int ret, one = 1, fd = connect_by(sin, deadline, 0);
     SSL *ssl = SSL_new(ctx);
     /* Records are sent whole, and not cut to fit segments. */
     if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) != 0)

@@ -30,6 +30,7 @@
 #include "../base/check.h"
 #include "../base/err.h"
 #include "../base/sys.h"
+#include "../base/tally.h"
 #include "../base/time.h"
 
 #include <errno.h>
@@ -42,6 +43,7 @@
 
 #define TOKEN_MAGIC 0x70c3e410U
 #define FREED 0x71
+#define IDS_AT_A_TIME 1024
 
 struct reason {
     atomic_long refs;
@@ -80,8 +82,7 @@ struct hs_token {
 };
 
 static struct hs_lock sweep_lock = HS_LOCK_STATIC(HS_RANK_SWEEP);
-static atomic_long live;
-static _Atomic uint64_t last_id;
+static struct hs_tally live;
 
 /* Used when there is no memory for a reason: cancelling must not fail. Never freed. */
 static struct reason reason_without_memory = {
@@ -96,7 +97,7 @@ static struct reason deadline_without_memory = {
 long
 hs_token_live(void)
 {
-    return atomic_load_explicit(&live, memory_order_relaxed);
+    return hs_tally_sum(&live);
 }
 
 /* The sweeping thread, if there was one, is not in the child. */
@@ -179,6 +180,21 @@ count_paths(struct hs_token *const *parents, size_t nparents)
     return paths;
 }
 
+/* Each thread takes many at a time: tokens that have nothing in common share no cache line either.
+ * A forked child goes on with those of its thread, as the parent does: ids are a process's own. */
+static uint64_t
+new_id(void)
+{
+    static _Atomic uint64_t taken;
+    static _Thread_local uint64_t last, end;
+
+    if (last == end) {
+        last = atomic_fetch_add_explicit(&taken, IDS_AT_A_TIME, memory_order_relaxed);
+        end = last + IDS_AT_A_TIME;
+    }
+    return ++last;
+}
+
 hs_err
 hs_token_new(struct hs_token *const *parents, size_t nparents, int64_t deadline_ns,
              const char *name, struct hs_error *err, struct hs_token **ret_token)
@@ -199,7 +215,7 @@ hs_token_new(struct hs_token *const *parents, size_t nparents, int64_t deadline_
     t->paths = paths;
     t->magic = TOKEN_MAGIC;
     t->refs = 1;
-    t->id = atomic_fetch_add(&last_id, 1) + 1;
+    t->id = new_id();
     t->generation = hs_fork_generation();
     t->deadline_ns = deadline_ns;
     hs_wakelist_init(&t->waiters);
@@ -211,7 +227,7 @@ hs_token_new(struct hs_token *const *parents, size_t nparents, int64_t deadline_
     for (size_t i = 0; i < nparents; i++)
         t->parents[i] = (struct parent_link){.parent = hs_token_ref(parents[i]), .child = t};
     link_to_parents(t);
-    atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
+    hs_tally_add(&live, 1);
     *ret_token = t;
     return HS_OK;
 }
@@ -258,7 +274,7 @@ token_free(struct hs_token *t)
     reason_unref(atomic_load(&t->ended));
     memset(t, FREED, sizeof(*t));
     free(t);
-    atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
+    hs_tally_add(&live, -1);
 }
 
 /* Freeing a leaf may free its parents: long chains are unwound in a loop, not by recursion. The

@@ -226,6 +226,31 @@ def test_a_blocking_command_ends_and_the_next_gets_its_own_answer(
     nothing_open()
 
 
+@pytest.mark.parametrize("what", ["a reply", "a reply in the parser", "the end"])
+def test_a_connection_with_what_nobody_asked_for_is_not_used_again(
+    server: Server, what: str
+) -> None:
+    with _client(server.address, size=1, retry=Retry(NoBackoff(), 0), **QUIET) as client:
+        client.ping()
+        held = client.connection_pool.get_connection(*NAME)
+        first = held._sock
+        assert not held.can_read()
+        if what == "the end":
+            held.send_command("QUIT")
+            assert held.read_response() == b"OK"
+        else:
+            held.send_packed_command(held.pack_commands([("PING",), ("PING",)]))
+            first.peek(len(b"+PONG\r\n+PONG\r\n"), timeout=60)
+            if what == "a reply in the parser":
+                assert held.read_response() == b"PONG"
+        assert what == "a reply in the parser" or poll_until(lambda: not first._is_quiet(), 60)
+        client.connection_pool.release(held)
+        with hs.timeout(60):
+            assert client.echo("own") == b"own"
+        assert held._sock is not first
+    nothing_open()
+
+
 def test_a_subscriber_is_stopped_from_another_thread(server: Server) -> None:
     with _client(server.address) as client:
         token, got = hs.CancelToken(), threading.Event()

@@ -329,6 +329,53 @@ def test_a_blocking_command_ends_and_the_next_gets_its_own_answer(
     nothing_open()
 
 
+@pytest.mark.parametrize("what", ["a reply", "a reply in the parser", "the end"])
+def test_a_connection_with_what_nobody_asked_for_is_not_used_again(
+    server: Server, what: str, loop: str
+) -> None:
+    async def main() -> None:
+        settings = {"retry": Retry(NoBackoff(), 0), **QUIET}
+        async with _client(server.address, size=1, **settings) as client:
+            await client.ping()
+            held = await client.connection_pool.get_connection(*NAME)
+            first = held._reader
+            newer = hasattr(redis.asyncio.Connection, "can_read")
+            assert not await (held.can_read() if newer else held.can_read_destructive())
+            if what == "the end":
+                await held.send_command("QUIT")
+                assert await held.read_response() == b"OK"
+            else:
+                await held.send_packed_command(held.pack_commands([("PING",), ("PING",)]))
+                if what == "a reply in the parser":
+                    assert await held.read_response() == b"PONG"
+            # Nothing reads ahead: what comes stays with the kernel until somebody asks.
+            while first.is_quiet():
+                await asyncio.sleep(0)
+            await client.connection_pool.release(held)
+            with hs.timeout(60):
+                assert await client.echo("own") == b"own"
+            assert held._reader is not first
+
+    RUNS[loop](_bounded(main))
+    nothing_open()
+
+
+@pytest.mark.parametrize("how", ["scope", "cancel"])
+def test_no_message_is_one_thing_and_the_end_of_the_scope_another(
+    server: Server, how: str, loop: str
+) -> None:
+    """redis-py takes a time-out for ``None``, which a loop that waits for messages asks again after."""
+
+    async def main() -> None:
+        async with _client(server.address) as client, client.pubsub() as subscriber:
+            await subscriber.subscribe("async quiet")
+            assert (await subscriber.get_message(timeout=60))["type"] == "subscribe"
+            await _ends(how, lambda: subscriber.get_message(timeout=600))
+
+    RUNS[loop](main())
+    nothing_open()
+
+
 def test_a_subscriber_is_stopped_from_another_thread(server: Server, loop: str) -> None:
     async def main() -> None:
         async with _client(server.address) as client:

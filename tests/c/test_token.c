@@ -4,6 +4,7 @@
  */
 #include "support.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static struct hs_token *
@@ -393,6 +394,51 @@ START_TEST(trees_may_grow_and_shrink_while_they_are_swept)
 }
 END_TEST
 
+#define THREADS 4
+#define EACH 1500 /* more than one of them takes at a time */
+
+static void *
+make_each(void *arg)
+{
+    struct hs_token **made = arg;
+
+    for (int i = 0; i < EACH; i++)
+        made[i] = token(NULL, HS_NEVER);
+    return NULL;
+}
+
+static int
+by_id(const void *a, const void *b)
+{
+    uint64_t x = hs_token_id(*(struct hs_token *const *)a);
+    uint64_t y = hs_token_id(*(struct hs_token *const *)b);
+
+    return (x > y) - (x < y);
+}
+
+START_TEST(tokens_of_several_threads_have_ids_of_their_own_and_all_are_counted)
+{
+    static struct hs_token *made[THREADS * EACH];
+    struct thread threads[THREADS];
+    struct hs_live live;
+
+    for (int i = 0; i < THREADS; i++)
+        thread_start(&threads[i], make_each, made + i * EACH);
+    for (int i = 0; i < THREADS; i++)
+        (void)thread_join(&threads[i]);
+    hs_live_counts(&live);
+    ck_assert_int_eq(live.tokens, THREADS * EACH);
+    qsort(made, THREADS * EACH, sizeof(made[0]), by_id);
+    for (int i = 1; i < THREADS * EACH; i++)
+        ck_assert_uint_lt(hs_token_id(made[i - 1]), hs_token_id(made[i]));
+    /* By a thread that has made none. */
+    for (int i = 0; i < THREADS * EACH; i++)
+        hs_token_unref(made[i]);
+    hs_live_counts(&live);
+    ck_assert_int_eq(live.tokens, 0);
+}
+END_TEST
+
 static void *
 cancel_it(void *arg)
 {
@@ -441,6 +487,7 @@ main(void)
     tcase_add_test(tc, one_hundred_thousand_children_end_at_once_and_a_waiter_wakes);
     tcase_add_test(tc, forgotten_children_leave_no_trace_in_a_long_lived_parent);
     tcase_add_test(tc, trees_may_grow_and_shrink_while_they_are_swept);
+    tcase_add_test(tc, tokens_of_several_threads_have_ids_of_their_own_and_all_are_counted);
     tcase_add_test(tc, of_two_racing_cancels_one_is_first);
     return run_case(tc);
 }

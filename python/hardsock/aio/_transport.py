@@ -230,6 +230,11 @@ class Transport(asyncio.Transport):
         """Begin to read for a protocol that knows it is connected."""
         self._loop.call_soon(self._receive_again, None, context=self._context)
 
+    def fail(self, exc: OSError) -> None:
+        """Somebody else has read, and met this: the connection is closed, the protocol told later."""
+        self._conn.close()
+        self._schedule_end(exc)
+
     def give_up(self, exc: BaseException | None) -> None:
         """End what has not begun: the protocol is told in a later turn."""
         self._schedule_end(exc)

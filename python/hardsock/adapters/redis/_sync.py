@@ -75,12 +75,26 @@ class _Over(Dials):
     retry: Any
     socket_timeout: float | None
     _sock: Any
+    _parser: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if not isinstance(self.retry._backoff, Patient):
             self.retry = copy.copy(self.retry)
             self.retry._backoff = Patient(self.retry._backoff)
+
+    def can_read(self, timeout: float = 0) -> bool:
+        """As redis-py has it, which asks before each command: of a quiet connection, by one look.
+
+        A wait of *timeout* ends with the scope, too. Raises redis-py's ``ConnectionError`` when the
+        peer has ended its stream.
+        """
+        unread = getattr(
+            getattr(self._parser, "_buffer", None), "unread_bytes", None
+        )  # not hiredis's
+        if unread is None or timeout != 0 or self._sock is None or not self._sock._is_quiet():
+            return super().can_read(timeout)  # type: ignore[misc,no-any-return]
+        return bool(unread())
 
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
         """As redis-py has it; the time-out is a total for the whole reply."""
