@@ -247,7 +247,7 @@ simulate: $(SIMULATE_$(FLAVOUR)) ## the C core in a simulated network for SECOND
 	$(Q)mkdir -p build/simulate
 	$(Q)$(SAN_ENV_$(FLAVOUR)) $(SAN_RUN_$(FLAVOUR)) $(SIMULATE_$(FLAVOUR)) $(if $(SEED),--seed $(SEED) build/simulate/$(SEED).log,--seconds $(or $(SECONDS),60) $(FROM))
 
-check-simulate: $(SIMULATE_debug) ## break the core one way at a time, and see that a seed finds each (MUTATIONS)
+check-simulate: $(SIMULATE_debug) build/debug/tests/c/test_pool_model ## break the core one way at a time, and see that a seed finds each (MUTATIONS)
 	$(Q)$(TOOLPY) tests/simulation/mutations.py $(MUTATIONS)
 
 nightly-simulate:
@@ -268,14 +268,17 @@ tsan: ## C tests under the thread sanitizer
 # shell wrapper would instrument the shell. Leaks of the interpreter itself are not ours to find.
 py-flavour = PYTHONPATH=$(CURDIR)/build/$(1)/$(PY_ABI) PYTHONMALLOC=malloc LD_PRELOAD=$$($(CC) -print-file-name=$(2).so)
 
+# Those of the tool are left out: it is a program of its own, with sanitizers of its own (make -C tuning asan).
+san-pytest = $(pytest) $(pytest-jobs) --ignore=tests/tuning
+
 asan-py: need-dev package-asan ## Python tests with an ASan and UBSan extension
-	$(Q)ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 $(call py-flavour,asan,libasan) $(pytest) $(pytest-jobs)
+	$(Q)ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 $(call py-flavour,asan,libasan) $(san-pytest)
 
 # Reports go to files: pytest keeps what a test writes, and nobody asks how its workers end.
 # Tests that crash on purpose crash by themselves.
 tsan-py: need-dev package-tsan ## Python tests with a TSan extension
 	$(Q)rm -rf build/tsan/reports && mkdir build/tsan/reports
-	$(Q)TSAN_OPTIONS=suppressions=$(CURDIR)/tools/tsan.supp:die_after_fork=0:ignore_noninstrumented_modules=1:handle_segv=0:log_path=$(CURDIR)/build/tsan/reports/race $(call py-flavour,tsan,libtsan) $(SAN_RUN_tsan) $(pytest) $(pytest-jobs); state=$$?; ! cat build/tsan/reports/* 2>/dev/null && exit $$state
+	$(Q)TSAN_OPTIONS=suppressions=$(CURDIR)/tools/tsan.supp:die_after_fork=0:ignore_noninstrumented_modules=1:handle_segv=0:log_path=$(CURDIR)/build/tsan/reports/race $(call py-flavour,tsan,libtsan) $(SAN_RUN_tsan) $(san-pytest); state=$$?; ! cat build/tsan/reports/* 2>/dev/null && exit $$state
 
 # Leaks are found by the address sanitizer's run. A child that a test forks leaves all of its parent's.
 # One thread runs at a time; unless in turn, one that looks again and again keeps out all others.

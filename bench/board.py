@@ -22,6 +22,7 @@ from . import build
 Row = dict[str, Any]
 NOT_MET, MET, UNKNOWN = "**missed**", "met", "not measured"
 FEW_LIVES = 5
+BUSY = 2.0  # What the bench itself leaves behind is less.
 # A picture: names at the left, bars to the right of them, numbers at their ends.
 LEFT, BAR, RIGHT, LINE, TOP = 190, 400, 110, 24, 34
 # One file for both backgrounds. Ours is darker and has a border: it is told apart without colours.
@@ -127,7 +128,10 @@ def head(document: Row) -> Iterator[str]:
         if value
     )
     plan = document["plan"]
-    lives = {p.get("lives", 1) for p in plan.values() if isinstance(p, dict)}
+    parts = [p for p in plan.values() if isinstance(p, dict)]
+    lives = {p.get("lives", 1) for p in parts}
+    loads = [p.get("load_before", machine["load_before"]) for p in parts]
+    sources = {json.dumps(p.get("source", machine["source"])) for p in parts}
     yield "# Benchmarks\n"
     yield (
         "Written by `make board` from one run of `make bench`; nothing here was put in by hand. How it is "
@@ -138,12 +142,12 @@ def head(document: Row) -> Iterator[str]:
         yield "**This was a quick run: it shows that everything works. Do not quote its numbers.**\n"
     elif max(lives, default=1) < FEW_LIVES:
         yield "**Each worker was one process only: twins differ more than these quartiles say.**\n"
-    if machine["load_before"] > 0.5:
-        yield f"**The machine was busy when it began: load {machine['load_before']:.1f}.**\n"
+    if max(loads, default=0.0) > BUSY:
+        yield f"**The machine was busy before some of the works: load up to {max(loads):.1f}.**\n"
     yield "| | |\n|---|---|"
-    source = machine["source"]
     yield f"| when | {machine['time']} |"
-    yield f"| source | {source['commit']}{', changed' if source['changed'] else ''} |"
+    for source in map(json.loads, sorted(sources)):
+        yield f"| source | {source['commit']}{', changed' if source['changed'] else ''} |"
     yield f"| machine | {machine['cpu']}, {machine['cpus']} CPUs, {machine['memory_bytes'] >> 20} MiB, {machine['machine']} |"
     yield f"| kernel | {machine['kernel']} |"
     yield f"| versions | {versions} |"

@@ -44,7 +44,7 @@ WORK = Work(
     ),
     c_programs={"c": ("stream", "lines")},
     goals=(
-        Goal(text=">= 1.5 x makefile", of="hardsock", against="stdlib", at_most=1 / 1.5),
+        Goal(text=">= 2 x makefile", of="hardsock", against="stdlib", at_most=1 / 2),
         Goal(text=">= 10 x asyncio", of="hardsock", against="asyncio", at_most=1 / 10),
         Goal(text=">= 3.5 x makefile", of="hardsock-batch", against="stdlib", at_most=1 / 3.5),
         *ON_TRIO,

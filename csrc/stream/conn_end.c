@@ -39,20 +39,34 @@ is_whole(struct hs_conn *c)
            atomic_load(&c->broken) == HS_OK;
 }
 
-/* ENOTCONN: it is over. That a peer died may not have been told to anybody yet. */
+/* In sequence numbers: an end that was sent, and is not acknowledged, counts as one. */
+static size_t
+unacknowledged(struct hs_conn *c)
+{
+    int n = 0;
+
+    return hs_sys_ioctl(hs_fd_number(&c->fd), SIOCOUTQ, &n) == 0 && n > 0 ? (size_t)n : 0;
+}
+
+/* ENOTCONN: it is over. That a peer died may not have been told to anybody yet. Of one that both
+ * sides had ended in good order nothing is left to be shut down, as was asked. */
 static hs_err
-over_already(struct hs_conn *c, struct hs_error *err)
+over_already(struct hs_conn *c, bool had_ended, struct hs_error *err)
 {
     hs_err why = hs_conn_why_broken(c);
 
     if (why == HS_E_DEAD_PEER)
         return hs_err_setx(err, why, "shutdown", "%s", hs_err_text(why));
+    if (why == HS_OK && had_ended && unacknowledged(c) == 0)
+        return HS_OK;
+    atomic_store(&c->fin_sent, had_ended); /* This call has sent none: see check_broke(). */
     return hs_err_set(err, HS_E_RESET, ENOTCONN, "shutdown", "shutdown");
 }
 
 hs_err
 hs_conn_shutdown(struct hs_conn *c, int how, struct hs_error *err)
 {
+    bool had_ended = atomic_load(&c->fin_sent);
     hs_err rv;
 
     HS_CHECK(c, CONN_MAGIC);
@@ -63,12 +77,12 @@ hs_conn_shutdown(struct hs_conn *c, int how, struct hs_error *err)
         return rv;
     if (how != SHUT_RD) {
         atomic_store(&c->out_ended, true);
-        atomic_store(&c->fin_sent, true);
+        had_ended = atomic_exchange(&c->fin_sent, true);
         if (c->tls != NULL)
             (void)hs_tls_say_goodbye(c->tls, is_whole(c), NULL);
     }
     if (hs_sys_shutdown(hs_fd_number(&c->fd), how) != 0)
-        rv = errno == ENOTCONN ? over_already(c, err)
+        rv = errno == ENOTCONN ? over_already(c, had_ended, err)
                                : hs_err_set(err, HS_E_SYSTEM, errno, "shutdown", "shutdown");
     else if (how == SHUT_WR)
         hs_half_closed(c, HS_DIR_IN);
@@ -198,15 +212,6 @@ hs_conn_is_closed(struct hs_conn *c)
 }
 
 /* ---- The orderly end ----------------------------------------------------------------------- */
-
-/* In sequence numbers: an end that was sent, and is not acknowledged, counts as one. */
-static size_t
-unacknowledged(struct hs_conn *c)
-{
-    int n = 0;
-
-    return hs_sys_ioctl(hs_fd_number(&c->fd), SIOCOUTQ, &n) == 0 && n > 0 ? (size_t)n : 0;
-}
 
 static size_t
 unacknowledged_bytes(struct hs_conn *c)

@@ -69,6 +69,12 @@ hs_conn_probe(struct hs_conn *c)
     return live;
 }
 
+bool
+hs_conn_is_quiet(struct hs_conn *c)
+{
+    return hs_conn_probe(c) == HS_LIVE_IDLE;
+}
+
 void
 hs_conn_set_lease(struct hs_conn *c, const _Atomic uint64_t *word)
 {

