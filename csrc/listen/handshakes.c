@@ -298,7 +298,7 @@ static void
 park_gate_locked(struct hs_handshakes *h, int64_t at_ns)
 {
     int64_t soon = hs_deadline_after(RETRY_NS);
-    bool was_parked = atomic_load(&h->look_ns) == HS_NEVER;
+    int64_t had = atomic_load(&h->look_ns);
 
     h->gate_at_ns = at_ns != WELCOME ? at_ns : soon;
     h->gate_parked = true;
@@ -312,7 +312,7 @@ park_gate_locked(struct hs_handshakes *h, int64_t at_ns)
     else if (h->gate_at_ns != HS_NEVER)
         soon = h->gate_at_ns;
     atomic_store(&h->look_ns, soon);
-    if (!h->gate_parked && was_parked)
+    if (soon < had)
         atomic_store(&h->look_is_new, true);
 }
 

@@ -269,6 +269,43 @@ START_TEST(to_shut_down_what_both_sides_have_ended_is_no_error)
 }
 END_TEST
 
+/* Another thread's call comes between ours and the kernel, and ends the connection. */
+static struct hs_conn *overtaken;
+
+int __real_shutdown(int fd, int how);
+int __wrap_shutdown(int fd, int how);
+
+int
+__wrap_shutdown(int fd, int how)
+{
+    struct hs_conn *c = overtaken;
+
+    overtaken = NULL;
+    if (c != NULL) {
+        ASSERT_OK(hs_conn_shutdown(c, SHUT_RDWR, fresh()));
+        wait_until_over(fd);
+    }
+    return __real_shutdown(fd, how);
+}
+
+START_TEST(of_two_that_shut_down_neither_makes_the_clean_end_a_reset)
+{
+    const int how[] = {SHUT_RDWR, SHUT_WR, SHUT_RD};
+    struct pair p = pair_tcp();
+    struct hs_op op = op_in(10 * SECOND);
+    uint8_t byte;
+    size_t n;
+
+    ck_assert_int_eq(shutdown(p.peer, SHUT_WR), 0);
+    overtaken = p.c;
+    ASSERT_OK(hs_conn_shutdown(p.c, how[_i], fresh()));
+    ck_assert_ptr_null(overtaken);
+    ASSERT_OK(DONE(hs_conn_recv(p.c, &op, &byte, 1, 0, fresh(), &n)));
+    ck_assert_uint_eq(n, 0);
+    pair_free(&p);
+}
+END_TEST
+
 static void
 reset_by_peer(struct pair *p)
 {
@@ -746,6 +783,7 @@ main(void)
     tcase_add_test(tc, an_abort_resets_the_peer);
     tcase_add_test(tc, half_a_close_lets_the_peer_answer);
     tcase_add_loop_test(tc, to_shut_down_what_both_sides_have_ended_is_no_error, 0, 2);
+    tcase_add_loop_test(tc, of_two_that_shut_down_neither_makes_the_clean_end_a_reset, 0, 3);
     tcase_add_loop_test(tc, to_shut_down_what_was_reset_is_a_reset_and_hides_none, 0, 2);
     tcase_add_test(tc, a_detached_descriptor_is_the_callers_and_works);
     tcase_add_test(tc, buffered_bytes_make_detaching_busy);

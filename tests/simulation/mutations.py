@@ -105,7 +105,7 @@ MUTATIONS = [
     Mutation(
         "a reset is taken for an end",
         "stream/conn_input.c",
-        "    if (!atomic_load(&c->fin_sent) && closed && hs_conn_why_broken(c) == HS_OK)\n"
+        "    if (closed && !hs_conn_may_have_ended(c) && hs_conn_why_broken(c) == HS_OK)\n"
         "        hs_conn_set_broken(c, HS_E_RESET);\n"
         "    return hs_conn_check_broken(c, err);",
         "    (void)closed;\n    return HS_OK;",
