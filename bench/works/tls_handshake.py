@@ -58,10 +58,6 @@ RESUMED = with_cpu(
         name="tls_resume",
         title="TLS resumed",
         c_programs={"c": ("tls_handshake", "resumed")},
-        goals=(
-            Goal(text="<= 1.05 x c", of="hardsock", against="c", at_most=1.05),
-            _AT_MOST_STDLIB,
-        ),
     )
 )
 

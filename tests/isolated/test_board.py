@@ -95,7 +95,7 @@ def test_a_run_that_is_not_to_be_quoted_says_so(tmp_path: Path, document: dict[s
     document["plan"]["echo"]["load_before"] = 7.0
     text = board.write(document, tmp_path)[0].read_text()
     assert "Do not quote its numbers" in text
-    assert "load 7.0" in text
+    assert "load up to 7.0" in text
     other = {"commit": "def", "changed": True}
     document["plan"] = {
         "quick": False,
