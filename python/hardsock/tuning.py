@@ -38,33 +38,52 @@ class TuningError(Exception):
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting that a profile speaks of."""
+    """One setting that a profile speaks of.
+
+    Attributes:
+        key: TODO str
+        status: ``ok``, ``drift``, ``missing``, ``global``, ``denied``, ``skipped``, ``remark`` or
+            ``waived``.
+        current: TODO str | None
+        wanted: The nearest value that meets the constraint.
+        constraint: TODO str
+        why: TODO str | None
+        risk: TODO str | None
+        scope: TODO str | None
+        unit: TODO str | None
+        acts: When a change is felt, and by whom.
+        reason: For everything but ``ok`` and ``drift``: why.
+        writable: TODO bool
+        source: Who asks for it.
+        wrong_if: When it should not be set.
+    """
 
     key: str
     status: str
-    """``ok``, ``drift``, ``missing``, ``global``, ``denied``, ``skipped``, ``remark`` or ``waived``."""
     current: str | None
     wanted: str | None
-    """The nearest value that meets the constraint."""
     constraint: str
     why: str | None
     risk: str | None
     scope: str | None
     unit: str | None
     acts: str | None
-    """When a change is felt, and by whom."""
     reason: str | None
-    """For everything but ``ok`` and ``drift``: why."""
     writable: bool
     source: str | None
-    """Who asks for it."""
     wrong_if: str | None
-    """When it should not be set."""
 
 
 @dataclass(frozen=True)
 class ProfileReport:
-    """A profile against this machine."""
+    """A profile against this machine.
+
+    Attributes:
+        name: TODO str
+        source: TODO str
+        summary: TODO str
+        settings: TODO tuple[Setting, ...]
+    """
 
     name: str
     source: str
@@ -74,26 +93,41 @@ class ProfileReport:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that the running machine shows beyond its settings."""
+    """Something that the running machine shows beyond its settings.
+
+    Attributes:
+        id: TODO str
+        severity: ``info``, ``warning`` or ``critical``.
+        what: TODO str
+        advice: TODO str
+        subject: What it is about, where there can be several of a kind.
+        waived: Until when it is accepted on this host, and why.
+    """
 
     id: str
     severity: str
-    """``info``, ``warning`` or ``critical``."""
     what: str
     advice: str
     subject: str | None
-    """What it is about, where there can be several of a kind."""
     waived: str | None
-    """Until when it is accepted on this host, and why."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """The answer of ``hardsock-tune check``."""
+    """The answer of ``hardsock-tune check``.
+
+    Attributes:
+        kernel: TODO str
+        first_namespace: False in a container or another network namespace: global keys are not
+            visible there.
+        profiles: TODO tuple[ProfileReport, ...]
+        findings: TODO tuple[Finding, ...]
+        verdict: TODO str
+        exit_code: TODO int
+    """
 
     kernel: str
     first_namespace: bool
-    """False in a container or another network namespace: global keys are not visible there."""
     profiles: tuple[ProfileReport, ...]
     findings: tuple[Finding, ...]
     verdict: str

@@ -38,6 +38,12 @@ class CloseIdle:
         young: Younger ones are left alone, in seconds.
         at_most: How many in *per* seconds: a share of all below 1, else a number. At least one.
         per: Seconds. The same connection is not asked twice within them.
+
+    Attributes:
+        over: TODO float
+        young: TODO float
+        at_most: TODO float
+        per: TODO float
     """
 
     over: float = 60.0
@@ -63,7 +69,11 @@ class CloseIdle:
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnose:
-    """Say who holds and who waits, with their stacks, when the rule sets in and every *per* s."""
+    """Say who holds and who waits, with their stacks, when the rule sets in and every *per* s.
+
+    Attributes:
+        per: TODO float
+    """
 
     per: float = 60.0
 
@@ -76,6 +86,10 @@ class Call:
     """Call ``function(rule name, quantities)`` when the rule sets in and every *per* seconds.
 
     It runs in the guard's thread and must not wait for long; what it raises disarms the guard.
+
+    Attributes:
+        function: TODO Callable[[str, dict[str, float | None]], Any]
+        per: TODO float
     """
 
     function: Callable[[str, dict[str, float | None]], Any]
@@ -92,6 +106,9 @@ class UserTimeout:
     """Shorten TCP_USER_TIMEOUT of all connections while the rule lasts; longer ones only.
 
     It ends those whose sent bytes nobody acknowledges. Idle connections do not feel it.
+
+    Attributes:
+        seconds: TODO float
     """
 
     seconds: float = 5.0
@@ -107,6 +124,10 @@ class ShortenTimeouts:
     Args:
         linger: Seconds that a server waits for its client's end.
         idle_timeout: Of connections that come, or wait for their next message, from then on.
+
+    Attributes:
+        linger: TODO float | None
+        idle_timeout: TODO float | None
     """
 
     linger: float | None = 0.5

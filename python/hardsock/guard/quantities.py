@@ -62,7 +62,13 @@ class Condition:
 
 @dataclass(frozen=True, eq=False)
 class Quantity:
-    """A named figure. Compare it with ``>`` or ``<`` for a condition."""
+    """A named figure. Compare it with ``>`` or ``<`` for a condition.
+
+    Attributes:
+        name: TODO str
+        unit: TODO str
+        text: TODO str
+    """
 
     name: str
     unit: str

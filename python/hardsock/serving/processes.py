@@ -50,36 +50,50 @@ _SOON = 0.02
 
 
 class ProcessInfo(NamedTuple):
-    """One process of a server."""
+    """One process of a server.
+
+    Attributes:
+        pid: TODO int
+        state: ``"starting"``, ``"ready"`` or ``"leaving"``.
+        age: TODO float
+        stats: Its ``ServerStats``, at most a second or so old; empty while it starts.
+    """
 
     pid: int
     state: str
-    """``"starting"``, ``"ready"`` or ``"leaving"``."""
     age: float
     stats: dict[str, Any]
-    """Its ``ServerStats``, at most a second or so old; empty while it starts."""
 
 
 class ProcessesReport(NamedTuple):
-    """How all processes that ever were ended: ``accepted == handled + failed + cut + lost``."""
+    """How all processes that ever were ended: ``accepted == handled + failed + cut + lost``.
+
+    Attributes:
+        reason: TODO str | None
+        started: Processes, in all.
+        died: Of these, those that ended without being told to.
+        reloads: TODO int
+        accepted: TODO int
+        handled: TODO int
+        failed: TODO int
+        cut: TODO int
+        lost: Connections that were open in a process when it died; as it last said, up to a second
+            before, and so an estimate, as is its part of the other numbers.
+        elapsed: Seconds from the first word to the end of the last one.
+        reports: Of those that were there at the end and ended in time.
+    """
 
     reason: str | None
     started: int
-    """Processes, in all."""
     died: int
-    """Of these, those that ended without being told to."""
     reloads: int
     accepted: int
     handled: int
     failed: int
     cut: int
     lost: int
-    """Connections that were open in a process when it died; as it last said, up to a second before,
-    and so an estimate, as is its part of the other numbers."""
     elapsed: float
-    """Seconds from the first word to the end of the last one."""
     reports: tuple[DrainReport, ...]
-    """Of those that were there at the end and ended in time."""
 
     @property
     def clean(self) -> bool:

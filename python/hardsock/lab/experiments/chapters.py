@@ -9,7 +9,13 @@ __all__ = ["CHAPTERS", "WRONG", "Chapter"]
 
 @dataclass(frozen=True)
 class Chapter:
-    """A part of the index: what to know, and the experiments that show it."""
+    """A part of the index: what to know, and the experiments that show it.
+
+    Attributes:
+        title: TODO str
+        text: TODO str
+        names: TODO tuple[str, ...]
+    """
 
     title: str
     text: str

@@ -14,20 +14,34 @@ Side = Literal["plain", "hardsock"]
 
 @dataclass(frozen=True)
 class Bar:
-    """A span of a timeline: a row's label, where it begins and ends, and whose it is."""
+    """A span of a timeline: a row's label, where it begins and ends, and whose it is.
+
+    Attributes:
+        row: TODO str
+        begin: TODO float
+        end: TODO float
+        side: TODO Side
+        failed: Drawn hatched, so that no colour has to tell.
+        note: TODO str
+    """
 
     row: str
     begin: float
     end: float
     side: Side
     failed: bool = False
-    """Drawn hatched, so that no colour has to tell."""
     note: str = ""
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a plot: values for a percentile plot, (x, y) pairs for one over time."""
+    """A line of a plot: values for a percentile plot, (x, y) pairs for one over time.
+
+    Attributes:
+        label: TODO str
+        side: TODO Side
+        points: TODO Sequence[Any]
+    """
 
     label: str
     side: Side
@@ -36,13 +50,19 @@ class Line:
 
 @dataclass(frozen=True)
 class Arrow:
-    """A packet of a sequence: in which of its panels, which way, and what it was."""
+    """A packet of a sequence: in which of its panels, which way, and what it was.
+
+    Attributes:
+        panel: TODO str
+        to_right: TODO bool
+        label: TODO str
+        failed: Drawn broken, so that no colour has to tell.
+    """
 
     panel: str
     to_right: bool
     label: str
     failed: bool = False
-    """Drawn broken, so that no colour has to tell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +70,17 @@ class Chart:
     """What is drawn: bars in rows, percentiles, lines over something, or packets between two ends.
 
     In a sequence *x* names the end on the left and *y* the one on the right; time goes downwards.
+
+    Attributes:
+        kind: TODO Literal['timeline', 'percentiles', 'lines', 'sequence']
+        title: TODO str
+        x: TODO str
+        y: TODO str
+        bars: TODO Sequence[Bar]
+        lines: TODO Sequence[Line]
+        arrows: TODO Sequence[Arrow]
+        log: TODO bool
+        limit: A value that means something, and what.
     """
 
     kind: Literal["timeline", "percentiles", "lines", "sequence"]
@@ -61,25 +92,29 @@ class Chart:
     arrows: Sequence[Arrow] = ()
     log: bool = False
     limit: tuple[float, str] | None = None
-    """A value that means something, and what."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What was measured, and what it means."""
+    """What was measured, and what it means.
+
+    Attributes:
+        plain: Of the standard library's sockets.
+        hardsock: TODO Mapping[str, float]
+        shown: Whether the failure happened to the one and not to the other.
+        text: A paragraph with the numbers.
+        chart: TODO Chart
+        invalid: Why nothing can be said, if so: then *shown* means nothing.
+        conditions: What it depends on besides the machine: those of its `hardsock.lab.Wire`.
+    """
 
     plain: Mapping[str, float]
-    """Of the standard library's sockets."""
     hardsock: Mapping[str, float]
     shown: bool
-    """Whether the failure happened to the one and not to the other."""
     text: str
-    """A paragraph with the numbers."""
     chart: Chart
     invalid: str = ""
-    """Why nothing can be said, if so: then *shown* means nothing."""
     conditions: Mapping[str, Any] = field(default_factory=dict)
-    """What it depends on besides the machine: those of its `hardsock.lab.Wire`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,18 +123,23 @@ class Experiment:
 
     *measure* makes what it needs and takes it down again; it raises `hardsock.lab.Unavailable`
     where this machine lacks something.
+
+    Attributes:
+        name: TODO str
+        title: TODO str
+        claim: One sentence, as it stands in textbooks and articles, put right where they are wrong.
+        why: What happens, and where that is written.
+        instead: What to do, with hardsock and without.
+        measure: TODO Callable[[], Finding]
+        seconds: About how long it takes.
+        is_short: Whether it is run with each commit.
     """
 
     name: str
     title: str
     claim: str
-    """One sentence, as it stands in textbooks and articles, put right where they are wrong."""
     why: str
-    """What happens, and where that is written."""
     instead: str
-    """What to do, with hardsock and without."""
     measure: Callable[[], Finding]
     seconds: float
-    """About how long it takes."""
     is_short: bool = True
-    """Whether it is run with each commit."""
