@@ -58,10 +58,10 @@ class LengthPrefix(_Framing):
     Attributes:
         width: Bytes of the length field, 1 to 8, or ``"varint"``: LEB128 as in protobuf, in the
             shortest form only.
-        byteorder: TODO Literal['big', 'little']
+        byteorder: Of the length field; not of a ``"varint"``, which has one of its own.
         offset: Bytes in front of the length field.
-        adjustment: TODO int
-        includes_header: TODO bool
+        adjustment: Bytes that the payload is longer than the length field says; negative: shorter.
+        includes_header: Whether the declared length counts *offset* and the length field, too.
         max_size: Bytes of payload that a frame may have, in both directions. 16 MiB, or what the
             field can declare if that is less.
         keep_header: Return frames with offset bytes and length field.
@@ -157,7 +157,8 @@ class Line(_Framing):
     with or without one CR in front.
 
     Attributes:
-        ending: TODO Literal['\n', '\r\n', 'any']
+        ending: What ends a line, and is sent behind one: ``"\n"``, ``"\r\n"``, or ``"any"``, which
+            sends LF.
         max_size: Bytes that a line may have, its ending not counted.
         keep: Return lines with their ending.
         encoding: Return ``str``, decoded strictly; it must be a superset of ASCII. ``None``:

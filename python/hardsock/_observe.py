@@ -49,12 +49,12 @@ class Event:
         age: Seconds ago.
         what: The peer's address, or the name of the pool or breaker; of one that was shed also why,
             as in ``ServerStats.shed_reasons``; cut at 63 bytes.
-        error: TODO str | None
+        error: What went wrong, in words; ``None``: nothing, or the kind says it.
         errno: 0: none.
         fd: The number that it had then.
         span: How long it had taken until then, or lasts, in seconds.
         site: The line that made the connection or the pool, or borrowed.
-        thread: TODO str
+        thread: The thread in which it happened, by its name.
     """
 
     number: int

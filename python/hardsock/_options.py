@@ -74,7 +74,7 @@ class SocketOptions:
             or two lost probes are enough. From 5 s to about 20 s (35 s on some kernels) an idle
             connection is probed every 1 to 5 s, by the kernel's tick rate; with 45 s every 4 to 16
             s.
-        keepalive: TODO bool | None
+        keepalive: SO_KEEPALIVE: whether the kernel probes a peer that is silent.
         keepalive_idle: Seconds of silence before the first probe (TCP_KEEPIDLE).
         keepalive_interval: Seconds between probes (TCP_KEEPINTVL).
         keepalive_count: Unanswered probes after which the connection is dead (TCP_KEEPCNT).
@@ -87,7 +87,8 @@ class SocketOptions:
         linger: SO_LINGER: 0 makes every close a reset and destroys data in flight; never set by
             hardsock on its own. More than 0 is refused: it makes close(2) block, even on a
             non-blocking socket. So is 0 for a listener: all that it accepts would inherit it.
-        priority: TODO int | None
+        priority: SO_PRIORITY, of the packets in this machine's queues: 0 to 6, and above that with
+            CAP_NET_ADMIN.
         mark: SO_MARK, for policy routing and firewalls; needs CAP_NET_ADMIN.
         interface: SO_BINDTODEVICE: use only this network interface.
         mptcp: Multipath TCP; falls back to TCP where the kernel has none (the audit tells).

@@ -15,12 +15,12 @@ class Attempt(NamedTuple):
     """One address that a connect tried. Times are seconds since the call began.
 
     Attributes:
-        address: TODO str
+        address: As text: ``"192.0.2.1:443"``, ``"[2001:db8::1]:443"``.
         phase: Where it ended: ``"socket"``, ``"bind"``, ``"connect"``, ``"tls"``; ``"done"`` if it
             connected; ``"skipped"`` if the breaker refused it.
         errno: 0 when it was called off before it failed.
-        started: TODO float
-        ended: TODO float
+        started: When it began.
+        ended: When it ended, or was called off.
         tls: What its TLS handshake failed of, as ``TLSError.failure``.
     """
 
@@ -45,10 +45,10 @@ class Answer(NamedTuple):
     """One family's answer of a name lookup.
 
     Attributes:
-        family: TODO int
-        addresses: TODO tuple[str, ...]
+        family: ``socket.AF_INET`` or ``socket.AF_INET6``.
+        addresses: As text, in the order of the answer; empty if there were none.
         elapsed: Seconds.
-        error: TODO str | None
+        error: What the system's resolver said (``gai_strerror(3)``); ``None``: nothing was wrong.
     """
 
     family: int
@@ -61,8 +61,8 @@ class Resolution(NamedTuple):
     """The answers of a name lookup (none for literals), and the order of attempts (RFC 8305).
 
     Attributes:
-        answers: TODO tuple[Answer, ...]
-        plan: TODO tuple[str, ...]
+        answers: One for each family that was asked for.
+        plan: Addresses as text, in the order in which a connect would try them.
     """
 
     answers: tuple[Answer, ...]
@@ -73,10 +73,10 @@ class Setting(NamedTuple):
     """One socket setting: what was asked for and what the kernel says is in effect.
 
     Attributes:
-        name: TODO str
-        asked: TODO int | None
-        effective: TODO int | None
-        differs: TODO bool
+        name: The kernel's, as in ``SO_RCVBUF``.
+        asked: What was asked for; ``None``: nothing.
+        effective: What the kernel says; ``None``: it does not say.
+        differs: Whether less or something else is in effect than was asked for.
         limited_by: The sysctl to look at when the two differ.
     """
 
@@ -92,11 +92,11 @@ class PeerCertificate(NamedTuple):
 
     Attributes:
         subject: As RFC 4514 writes it: ``"CN=db.internal,O=Example"``.
-        issuer: TODO str
+        issuer: Who signed it, written as ``subject``.
         names: What it is for: ``"DNS:db.internal"``, ``"IP:192.0.2.1"``, ... (subjectAltName).
         serial: Hexadecimal.
-        not_before: TODO datetime
-        not_after: UTC, as ``not_before``.
+        not_before: When it begins to be valid, in UTC.
+        not_after: When it ceases to be, in UTC.
     """
 
     subject: str
@@ -113,12 +113,12 @@ class TLSInfo(NamedTuple):
     Attributes:
         role: Ours: ``"client"`` or ``"server"``.
         version: ``"TLSv1.3"`` or ``"TLSv1.2"``.
-        cipher: TODO str
+        cipher: By OpenSSL's name, as ``"TLS_AES_256_GCM_SHA384"``.
         group: Of the key exchange, for example ``"X25519"``; empty when the session was resumed
             without.
         alpn: The application protocol that was chosen.
         server_name: What the client asked for (SNI); None for an address.
-        resumed: TODO bool
+        resumed: Whether an earlier session went on, and no certificates were sent.
         verified: Whether the peer showed a certificate that was accepted (now, or when the session
             began).
         ocsp: Client: ``"good"``, ``"none"`` (nothing was stapled, or asked for), ``"skipped"``
@@ -194,9 +194,9 @@ class HandshakeStats(NamedTuple):
     """Counters of a listener's TLS handshakes.
 
     Attributes:
-        started: TODO int
-        completed: TODO int
-        in_progress: TODO int
+        started: Handshakes begun.
+        completed: Of these, those that gave a connection.
+        in_progress: Of these, those that go on now.
         silent: Of those in progress, clients that have not sent a byte yet.
         fallback: Of those started, how many with the fallback configuration.
         failed: By kind, as ``TLSError.failure`` names them; also ``"timeout"``, ``"reset"``,
@@ -253,12 +253,13 @@ class ListenerStats(NamedTuple):
     """Counters of a listener since it was made.
 
     Attributes:
-        accepted: TODO int
+        accepted: Connections that came to be.
         shed: Clients turned away with a reset for want of descriptors.
         exhausted: Times that descriptors or memory had run out.
         aborted: Clients that left before they were accepted.
-        network_errors: TODO int
-        denied: TODO int
+        network_errors: Clients whose connection had an error of the network when it was accepted
+            (accept(2)).
+        denied: Clients that a packet filter kept out (EPERM).
         unverified: Connections that did not inherit the listener's options and were set one by one.
         backlog_asked: None when the listening socket was adopted.
         backlog_effective: What the kernel granted (net.core.somaxconn caps it); None for unix
@@ -288,20 +289,21 @@ class BreakerState(NamedTuple):
     """What a breaker knows of one key. Times are as ``time.monotonic()`` tells them.
 
     Attributes:
-        key: TODO str
+        key: Whose calls are counted together: an address as text, or what the caller named.
         state: ``"closed"``, ``"open"`` or ``"half_open"``.
         in_a_row: Failures since the last success.
         window_calls: Calls within the window, as far as the key was known.
-        window_failures: TODO int
+        window_failures: Of ``window_calls``, those that failed.
         openings: How often it was opened in close succession: each doubles the time.
-        opened_at: None while it is closed.
+        opened_at: When it was opened last; ``None`` while it is closed.
         retry_at: When somebody may try again; None while it is closed, or if that is never.
-        last_error: TODO str | None
-        last_error_at: TODO float | None
-        calls: Since the key is known, which it is from its first failure on; as are the next three.
-        failures: TODO int
-        refused: TODO int
-        opened: TODO int
+        last_error: The class of the last failure, as in ``by_class``; ``None``: none yet.
+        last_error_at: When that was; ``None``: none yet.
+        calls: Reported, since the key is known, which it is from its first failure on; as are the
+            next three.
+        failures: Of ``calls``, those that failed.
+        refused: Calls that were not permitted.
+        opened: How often it was opened.
     """
 
     key: str
@@ -324,23 +326,23 @@ class BreakerStats(NamedTuple):
     """Counters of a breaker since it was made, and two gauges: ``keys`` and ``keys_open``.
 
     Attributes:
-        permitted: TODO int
-        refused: TODO int
+        permitted: Calls that were let through, probes among them.
+        refused: Calls that were not.
         would_refuse: Let through by a dry run alone; not in ``permitted``.
         forced: Permitted for want of another address of the same name.
-        probes: TODO int
+        probes: Of those permitted, trials of a key that had been open.
         expired_probes: Probes that were not reported in time, and whose place was given to another.
-        successes: TODO int
-        failures: TODO int
+        successes: Reports of calls that went well.
+        failures: Reports of calls that failed.
         not_counted: Reports that say nothing about the peer: cancels, local limits, deadlines too
             near.
         late: Reports from before the state changed: they changed nothing.
-        opened: TODO int
-        half_opened: TODO int
-        closed: TODO int
+        opened: Times that a key went from closed or half-open to open.
+        half_opened: Times that one went from open to half-open, for a probe.
+        closed: Times that one was closed again.
         evicted: Keys forgotten for want of room.
         keys: That are known: those that have failed.
-        keys_open: TODO int
+        keys_open: Of these, how many are open or half-open now.
         by_class: Failures by class.
     """
 

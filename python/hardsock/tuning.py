@@ -41,21 +41,21 @@ class Setting:
     """One setting that a profile speaks of.
 
     Attributes:
-        key: TODO str
+        key: The kernel's name for it, as sysctl(8) has it, or where it stands otherwise.
         status: ``ok``, ``drift``, ``missing``, ``global``, ``denied``, ``skipped``, ``remark`` or
             ``waived``.
-        current: TODO str | None
-        wanted: The nearest value that meets the constraint.
-        constraint: TODO str
-        why: TODO str | None
-        risk: TODO str | None
-        scope: TODO str | None
-        unit: TODO str | None
-        acts: When a change is felt, and by whom.
+        current: The value now; ``None``: it cannot be read.
+        wanted: The nearest value that meets the constraint; ``None``: nothing is to be set.
+        constraint: How it was asked for: ``value``, ``at_least``, ``range``, ...
+        why: What the profile says for it; ``None``: nothing.
+        risk: What may go wrong with it; ``None``: nothing is known.
+        scope: For whom it is: ``namespace``, ``global``, ...; ``None``: not known.
+        unit: Of its numbers; ``None``: they have none, or it is not known.
+        acts: When a change is felt, and by whom; ``None``: not known.
         reason: For everything but ``ok`` and ``drift``: why.
-        writable: TODO bool
-        source: Who asks for it.
-        wrong_if: When it should not be set.
+        writable: Whether it differs and this process may write it.
+        source: Who asks for it; ``None``: not said.
+        wrong_if: When it should not be set; ``None``: not said.
     """
 
     key: str
@@ -79,10 +79,10 @@ class ProfileReport:
     """A profile against this machine.
 
     Attributes:
-        name: TODO str
-        source: TODO str
-        summary: TODO str
-        settings: TODO tuple[Setting, ...]
+        name: The profile's name.
+        source: Where it was read: a path, or that it is built in.
+        summary: What it is for, in a sentence.
+        settings: All of its settings, in its order.
     """
 
     name: str
@@ -96,10 +96,10 @@ class Finding:
     """Something that the running machine shows beyond its settings.
 
     Attributes:
-        id: TODO str
+        id: What kind it is: stable, for lists of what is accepted.
         severity: ``info``, ``warning`` or ``critical``.
-        what: TODO str
-        advice: TODO str
+        what: What was seen, in a sentence.
+        advice: What to do about it.
         subject: What it is about, where there can be several of a kind.
         waived: Until when it is accepted on this host, and why.
     """
@@ -117,13 +117,13 @@ class Report:
     """The answer of ``hardsock-tune check``.
 
     Attributes:
-        kernel: TODO str
+        kernel: The release of the kernel, as uname(2) has it.
         first_namespace: False in a container or another network namespace: global keys are not
             visible there.
-        profiles: TODO tuple[ProfileReport, ...]
-        findings: TODO tuple[Finding, ...]
-        verdict: TODO str
-        exit_code: TODO int
+        profiles: Those that were asked for, each against this machine.
+        findings: What was seen beyond settings.
+        verdict: ``"as wanted"`` or ``"drift"``: the exit code in words.
+        exit_code: 0: as wanted; 1: something differs.
     """
 
     kernel: str

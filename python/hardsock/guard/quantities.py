@@ -65,9 +65,9 @@ class Quantity:
     """A named figure. Compare it with ``>`` or ``<`` for a condition.
 
     Attributes:
-        name: TODO str
-        unit: TODO str
-        text: TODO str
+        name: The name by which it is imported and reported.
+        unit: ``"s"``, ``"per s"``, ``"of 1"`` (a share), or empty: a count.
+        text: What it counts, in words.
     """
 
     name: str

@@ -45,7 +45,7 @@ class Behaviour:
         latency: How long each byte is kept.
         rate: Bytes a second; 0: no limit.
         slice: At most so many bytes are sent at once, with *slice_gap* between; 0: as they come.
-        slice_gap: TODO float
+        slice_gap: Seconds between two slices.
         stalled: Nothing is passed on, and soon nothing more is read: the connection stays open.
         cut_after: After so many bytes of a connection both sides see its end (FIN).
         reset_after: The same, by a reset.

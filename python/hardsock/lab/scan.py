@@ -38,11 +38,11 @@ class SynSource:
     """An address that SYNs came from, since it is one of those that are kept.
 
     Attributes:
-        address: TODO str
+        address: As text.
         count: SYNs; at most so many.
         error: By how much *count* may be too high: 0 unless there were more sources than rows.
         first: When the first came, in seconds since 1970; *last* likewise.
-        last: TODO float
+        last: When the last came, in seconds since 1970.
         ports: Different ports that it asked for: exact below 16, else an estimate (standard error
             6.5 %).
         some_ports: The first of them, 16 at most.
@@ -67,13 +67,13 @@ class SynNetwork:
     """A /24 (IPv4) or /64 (IPv6) that SYNs came from: as `SynSource`.
 
     Attributes:
-        network: TODO str
-        count: TODO int
-        error: TODO int
+        network: As text: ``"192.0.2.0/24"``.
+        count: SYNs; at most so many.
+        error: By how much *count* may be too high.
         first: Seconds since 1970, as *last*.
-        last: TODO float
+        last: When the last came, in seconds since 1970.
         sources: Different addresses of it, an estimate (standard error 6.5 %).
-        some_ports: TODO tuple[int, ...]
+        some_ports: The first ports that it asked for, 16 at most.
     """
 
     network: str
@@ -128,7 +128,7 @@ class SynListener:
     """A listener of ours, beside what was sent to its port.
 
     Attributes:
-        address: TODO str
+        address: Where it listens, as text.
         syns: SYNs to its port, whatever address they were sent to.
         stats: Since it was made. Accepted far fewer than *syns*: most were never to become
             connections.
@@ -144,7 +144,7 @@ class SynReport:
     """What a `SynWatch` knows. ``saw`` holds each SYN that the kernel had let through when asked.
 
     Attributes:
-        interface: TODO str | None
+        interface: Where it listened; ``None``: on all.
         seconds: Since the recording began.
         saw: SYNs without ACK, to this machine or to be forwarded by it.
         ipv6: How many of them came over IPv6.
@@ -157,12 +157,12 @@ class SynReport:
         cut: Packets that ended before it could be told what they are.
         downs: Times that the interface went down or away. Nothing was seen until it was up again.
         different_sources: An estimate (standard error 1.6 %).
-        different_ports: TODO int
+        different_ports: Ports that were asked for, 0 to 65535: exact.
         sources: Those first that surely sent most.
-        networks: TODO tuple[SynNetwork, ...]
+        networks: Those first that surely sent most.
         ports: (port, SYNs to it), those first that were asked most. Exact.
-        tcp: TODO TcpCounters
-        listeners: TODO tuple[SynListener, ...]
+        tcp: What the kernel counted meanwhile.
+        listeners: Those that it was given, in their order.
         cpu: Seconds of processor time that the recording took.
     """
 

@@ -41,12 +41,12 @@ class Impairment:
     Attributes:
         delay: Of each packet, one way.
         jitter: Up to that much more or less, evenly; packets keep their order. At most *delay*.
-        loss: TODO float
+        loss: Chance that a packet is lost.
         burst: Mean length of a series of lost packets (Gilbert's model); 1: each for itself.
-        duplicate: TODO float
-        reorder: How many packets fall back by *gap*, and are overtaken by what comes behind them.
-        gap: TODO float
-        corrupt: How many packets have one bit changed, behind the ports.
+        duplicate: Chance that it comes twice.
+        reorder: Chance that a packet falls back by *gap*, and is overtaken by what comes behind it.
+        gap: Seconds by which it falls back.
+        corrupt: Chance that one bit of it is changed, behind the ports.
         rate: Bits a second, IP headers included; 0: no limit.
         queue: Bytes that may wait where the rate is limited; what comes then is dropped. 0: no
             limit.
@@ -94,22 +94,22 @@ class Direction:
 
     Attributes:
         got: Packets that came in, without those that passed.
-        delivered: TODO int
-        bytes: TODO int
-        lost: TODO int
-        duplicated: TODO int
-        reordered: TODO int
-        corrupted: TODO int
-        queue_full: TODO int
+        delivered: Packets that went out.
+        bytes: Of those delivered.
+        lost: Packets dropped by ``loss``.
+        duplicated: Packets that went out twice, by ``duplicate``.
+        reordered: Packets that fell back, by ``reorder``.
+        corrupted: Packets with a bit changed, by ``corrupt``.
+        queue_full: Packets dropped because ``queue`` was full.
         cut: Dropped while it was down.
         passed: ARP, neighbour discovery and group membership: at once, and with no part in all
             this.
         unasked: Dropped by the relay though nobody asked for it.
-        on_the_way: TODO int
-        late_mean: Seconds after its time that a packet was delivered.
-        late_p99: TODO float
-        late_p999: TODO float
-        late_max: TODO float
+        on_the_way: Packets that wait for their time now.
+        late_mean: Seconds after its time that a packet was delivered, on average.
+        late_p99: The same of the latest of a hundred.
+        late_p999: The same of the latest of a thousand.
+        late_max: The same of the latest of all.
     """
 
     got: int
@@ -135,8 +135,8 @@ class WireStats:
     """What the relay says of itself.
 
     Attributes:
-        ab: TODO Direction
-        ba: TODO Direction
+        ab: What went from the first end to the second.
+        ba: What went from the second end to the first.
         kernel_drops: Packets that the kernel dropped between the relay and the two ends, unasked.
         realtime: Whether the relay runs before other programs.
         cpu: Seconds of processor time.

@@ -49,9 +49,9 @@ class OpenConnection:
     Attributes:
         how: ``"connect"``, ``"accept"``, ``"adopt"``, ``"listen"``; ``"lent"`` or ``"idle"``: a
             pool's.
-        fd: TODO int
-        local: ``None`` when it is not known, as of what pools have.
-        peer: TODO str | None
+        fd: Its descriptor.
+        local: This end as text; ``None`` when it is not known, as of what pools have.
+        peer: The other end as text; ``None`` of a listener, or when it is not known.
         age: Seconds since it was made, or lent; of an idle one: since its pool was made.
         site: The innermost frame outside of hardsock that made or borrowed it; of an idle one, that
             made the pool; of what a ``Server`` accepted, that made the listener.
@@ -137,12 +137,13 @@ class Descriptor:
     """One open descriptor.
 
     Attributes:
-        fd: TODO int
+        fd: Its number.
         kind: As in ``fd_inventory()``: ``"socket"``, ``"pipe"``, ``"file"``, ...
         target: What the kernel calls it, such as ``"socket:[4711]"`` or a path; cut when it is
             long.
-        connection: What of hardsock it belongs to, with the line that made it.
-        note: What ``hardsock.note()`` said about it.
+        connection: What of hardsock it belongs to, with the line that made it; ``None``: nothing of
+            it.
+        note: What ``hardsock.note()`` said about it; ``None``: nothing.
         foreign: Of a socket that is not hardsock's: what it is, and who made it if that is traced.
     """
 
@@ -295,10 +296,10 @@ class FdAlarm:
     """Descriptors are running out.
 
     Attributes:
-        open: TODO int
+        open: How many are open now.
         limit: RLIMIT_NOFILE; ``None`` when there is none.
         threshold: How many make an alarm.
-        by_kind: TODO dict[str, int]
+        by_kind: How many of each kind, as in ``fd_inventory()``.
         by_site: How many each line of the program made, the most first: of hardsock's, and of all
             sockets if they are traced.
         grown_from: For an alarm about growth alone: how many were open at the last one, or at the

@@ -25,8 +25,8 @@ class ForeignSocket:
         kind: ``"SOCK_STREAM"``, ``"SOCK_DGRAM"``, ...
         state: Of TCP: ``"established"``, ``"close_wait"``, ``"listen"``, ...; ``"listen"`` of
             others that do; otherwise ``None``.
-        local: TODO str | None
-        peer: TODO str | None
+        local: This end as text; ``None``: not known.
+        peer: The other end as text; ``None``: there is none, or it is not known.
         age: Seconds since it was made; ``None``: its maker is not known.
         site: The innermost frame, outside of libraries that are known, that made it. ``None``: it
             was made before anybody traced that, or by a library in C, or its descriptor was passed

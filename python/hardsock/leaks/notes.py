@@ -31,7 +31,7 @@ class Note:
     """What somebody said about a descriptor that is not hardsock's.
 
     Attributes:
-        name: TODO str
+        name: What it is.
         site: Where that was said: the innermost frame outside of hardsock and of registered
             libraries.
         since: When, as ``time.monotonic()`` tells time.

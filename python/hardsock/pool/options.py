@@ -54,7 +54,7 @@ class PoolOptions:
             besides.
         backoff_min: After a failed dial the endpoint is left alone, twice as long with each one in
             a row; a random half to the whole of that.
-        backoff_max: TODO float
+        backoff_max: The longest that an endpoint is left alone.
         keep_trying: When a dial fails and nothing else can serve who waits, they get its error;
             with this they go on waiting until their own deadlines.
         idle_timeout: Idle connections end after this. Keep it below what a NAT gateway or the
@@ -81,7 +81,8 @@ class PoolOptions:
             b"+PONG\\r\\n")``.
         ping_after: Idle for longer, a connection is pinged, again and again; one that fails is
             closed.
-        ping_timeout: TODO float
+        ping_timeout: How long the whole answer to a ping may take; without it by then the
+            connection is closed.
         refuse_deadlock: A thread or task that would wait while it holds all connections itself is
             refused.
         trace_frames: Frames of the borrower's stack to keep with each lease, beside the place

@@ -36,15 +36,15 @@ class Site:
 
     Attributes:
         file: The file's name, or ``"?"`` when the place is not known.
-        line: TODO int
-        function: TODO str
+        line: Its number in the file; 0 when the place is not known.
+        function: The function's name.
         lent: Connections that it holds now.
-        acquired: TODO int
+        acquired: Connections that it has borrowed in all.
         lost: Thrown away instead of returned.
         overdue: Held for longer than ``leak_after``.
         dirty: Closed at their return because bytes went after the last ``mark_clean()``.
-        held_max: TODO float
-        held_sum: TODO float
+        held_max: The longest that it kept one that it has returned, in seconds.
+        held_sum: The same of all, together, in seconds.
     """
 
     file: str
@@ -78,13 +78,13 @@ class Lent:
         site: Where it was borrowed: the innermost frame outside of hardsock.
         age: Seconds since then, those in which the machine was suspended included.
         thread: The borrower's thread.
-        task: The borrower's task, in an event loop.
-        reused: TODO bool
-        bytes_sent: TODO int
-        bytes_received: TODO int
-        endpoint: TODO str
+        task: The borrower's task, in an event loop; ``None``: a thread borrowed it.
+        reused: Whether it had been lent before.
+        bytes_sent: Since it was lent.
+        bytes_received: Since it was lent.
+        endpoint: Which of the pool's it leads to.
         fd: -1: closed already.
-        overdue: TODO bool
+        overdue: Whether it has been lent for longer than ``leak_after``.
         stack: Where the borrower came from, innermost first, as far as ``trace_frames`` reaches.
     """
 
@@ -132,9 +132,9 @@ class Histogram:
     """Durations in seconds: log-linear buckets, each at most a quarter wide.
 
     Attributes:
-        count: TODO int
-        total: TODO float
-        maximum: TODO float
+        count: How many durations.
+        total: Their sum, in seconds.
+        maximum: The longest, in seconds.
         buckets: ``(upper bound in seconds, how many)`` for the buckets that hold any, in order.
     """
 
@@ -163,35 +163,35 @@ class PoolStats:
     """What a pool is doing and has done. ``opened == idle + lent + dialing + closing + closed``.
 
     Attributes:
-        max_size: TODO int
-        idle: TODO int
-        lent: TODO int
-        dialing: TODO int
+        max_size: Connections that there may be now.
+        idle: Connections that may be lent.
+        lent: Connections that are lent.
+        dialing: Connections in the making.
         handshaking: Of ``dialing``: connected, and in the TLS handshake.
         handshaking_for: Seconds that the longest of these takes already.
-        closing: TODO int
+        closing: Connections that are being closed.
         waiting: Callers in the queue.
         opened: Dials begun.
         connected: Dials that succeeded.
-        closed: TODO int
-        closed_by_reason: TODO dict[str, int]
+        closed: Connections and dials that have ended.
+        closed_by_reason: The same, by why.
         acquired: Calls that got a connection.
         acquired_waited: Of these: not at once.
         handed_over: Of these: right from the hands of another, or of a dial.
-        timeouts: TODO int
-        cancelled: TODO int
-        refused: TODO int
-        failed: TODO int
+        timeouts: Calls that got none by their deadline.
+        cancelled: Calls that were cancelled.
+        refused: Calls that were refused by a limit.
+        failed: Calls that got a dial's error, or that the closing of the pool ended.
         expired_skipped: Times that a caller out of time was passed over.
-        returned: TODO int
+        returned: Leases that ended by a return.
         probes: Times that the kernel was asked before lending.
-        overdue: TODO int
-        returned_late: TODO int
+        overdue: Leases that were reported for lasting longer than ``leak_after``.
+        returned_late: Of these, those returned after all.
         dial_failures: In a row, of the endpoint that has most of them.
-        last_dial_error: TODO str | None
-        wait: All calls, those that got nothing included.
-        dial: TODO Histogram
-        usage: TODO Histogram
+        last_dial_error: What the last dial that failed said; ``None``: none has.
+        wait: How long calls waited: all of them, those that got nothing included.
+        dial: How long dials took, failed ones included.
+        usage: How long leases lasted that have ended.
     """
 
     max_size: int
@@ -254,7 +254,7 @@ class PoolAudit:
     """The pool's books compared with the process and the kernel.
 
     Attributes:
-        stats: TODO PoolStats
+        stats: The books, as ``Pool.stats()`` has them.
         descriptors: Of idle and lent connections; each is an open socket of this process.
         missing: Descriptors that are in the books, but are no open sockets.
         stale: Idle connections whose peer has left, which the pool worker has not seen to yet.

@@ -53,9 +53,9 @@ class ProcessInfo(NamedTuple):
     """One process of a server.
 
     Attributes:
-        pid: TODO int
+        pid: Its process id.
         state: ``"starting"``, ``"ready"`` or ``"leaving"``.
-        age: TODO float
+        age: Seconds since it was started.
         stats: Its ``ServerStats``, at most a second or so old; empty while it starts.
     """
 
@@ -69,14 +69,14 @@ class ProcessesReport(NamedTuple):
     """How all processes that ever were ended: ``accepted == handled + failed + cut + lost``.
 
     Attributes:
-        reason: TODO str | None
+        reason: Why it drained, as whoever began it said; ``None``: nobody did.
         started: Processes, in all.
         died: Of these, those that ended without being told to.
-        reloads: TODO int
-        accepted: TODO int
-        handled: TODO int
-        failed: TODO int
-        cut: TODO int
+        reloads: Times that all processes were replaced.
+        accepted: Connections of all processes.
+        handled: Of these, whose handler returned.
+        failed: Of these, whose handler raised.
+        cut: Of these, ended by the server.
         lost: Connections that were open in a process when it died; as it last said, up to a second
             before, and so an estimate, as is its part of the other numbers.
         elapsed: Seconds from the first word to the end of the last one.

@@ -43,13 +43,13 @@ class ServerStats(NamedTuple):
     """Counters of a server since it was made: ``accepted == active + handled + failed + cut``.
 
     Attributes:
-        accepted: TODO int
+        accepted: Connections that became the server's.
         active: Accepted and not finished: waiting for a worker, parked, in the handler, or
             lingering.
         waiting: Of these, accepted but not given to the handler yet; with ``per="message"``: whose
             message no worker has taken yet.
         parked: Of these, quiet, and without a thread: only with ``per="message"``.
-        peak_active: TODO int
+        peak_active: The most that were active at a time.
         handled: The handler returned, and the connection was ended in an orderly way or by its
             peer.
         failed: The handler raised; see ``errors``.
@@ -79,10 +79,10 @@ class ServerStats(NamedTuple):
         workers: Threads that run handlers, wait for a slot, or for a connection.
         start_delay_max: Seconds from accept to the start of the handler, at most; not known with
             ``per="message"``.
-        start_delay_mean: TODO float
+        start_delay_mean: The same, on average. Both in seconds.
         full_count: Times that accepting stood still because ``max_connections`` were active.
-        full_seconds: How long, all together.
-        draining: TODO bool
+        full_seconds: How long, all together, in seconds.
+        draining: Whether a drain has begun.
         delays: With ``measure_delays=True``, else empty. ``"queue"``: how long the beginning of a
             message lay in the kernel's queue before a thread or task looked at it, by the kernel's
             own stamps (a sample, one of seven; not on unix sockets, whose kernel has none).
@@ -154,14 +154,14 @@ class CutConnection(NamedTuple):
     """A connection that did not end by itself in a drain.
 
     Attributes:
-        peer: TODO str
+        peer: The client's address as text.
         how: ``"cancelled"``: its calls were ended by its token and its handler left. ``"aborted"``:
             the handler did not leave in time, so the connection was reset under it.
         phase: Where it was: ``"waiting"`` for a worker, ``"parked"``, in the ``"handler"``, or
             ``"lingering"``.
         age: Seconds since it was accepted.
-        bytes_received: TODO int
-        bytes_sent: TODO int
+        bytes_received: From the client, over the whole connection.
+        bytes_sent: To the client, over the whole connection.
         running: Whether the handler still ran when the drain was over.
         runner: The name of the thread or task that ran its handler when the drain was over, if any
             did.
@@ -192,18 +192,18 @@ class DrainReport(NamedTuple):
     """How the connections ended that were there when a drain began.
 
     Attributes:
-        reason: TODO str | None
+        reason: Why it drained, as whoever began it said; ``None``: nobody did.
         completed: The handler returned by itself, told by ``draining`` or not.
         told: The handler was left by the ``Cancelled`` of ``draining``, which it had waited under.
         failed: The handler raised something else.
-        idle_closed: TODO int
+        idle_closed: Ended by the server while nothing was asked of it.
         cancelled: Time was up, their tokens were cancelled, and their handlers left.
         aborted: The handler did not leave in time.
         unaccepted: Clients that were never a connection of the server, and were reset: for whom
             there was no room before time was up, who came after the drain had begun, or who had not
             sent a byte of their TLS handshake. None if unknown (unix sockets).
         handshakes: TLS handshakes that had begun and were cut because time was up.
-        elapsed: TODO float
+        elapsed: Seconds from its beginning to the last connection's end.
         cut: The cancelled and the aborted.
     """
 

@@ -156,7 +156,7 @@ class TLSConfig:
         TLSError: ``ca`` is not given and the system trusts nobody; the message names the places.
 
     Attributes:
-        role: TODO Literal['client', 'server']
+        role: Which end this is: ``"client"`` or ``"server"``.
         ca: Whom to trust: files, directories (as c_rehash makes them) or bytes. ``None``: a client
             trusts what the system trusts (``SSL_CERT_FILE`` and ``SSL_CERT_DIR``, else OpenSSL's
             places for them, else the bundle of a distribution), a server nobody. What is named here
@@ -171,8 +171,8 @@ class TLSConfig:
             as ``"optional"``. ``"on_request_or_required"``: with TLS 1.2 as ``"required"``.
         alpn: Application protocols, the preferred first (RFC 7301). A server refuses a client with
             which it has none in common.
-        min_version: TODO Literal['TLSv1.2', 'TLSv1.3']
-        max_version: TODO Literal['TLSv1.2', 'TLSv1.3']
+        min_version: The oldest version that is agreed to.
+        max_version: The newest version that is agreed to.
         ciphers: Ciphers of TLS 1.2 as ciphers(1) writes them; none without forward secrecy and
             authenticated encryption is taken.
         security_level: Bits that keys, signatures and ciphers must be worth, 2 (112 bits) to 5 (256

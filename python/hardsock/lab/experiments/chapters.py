@@ -12,9 +12,9 @@ class Chapter:
     """A part of the index: what to know, and the experiments that show it.
 
     Attributes:
-        title: TODO str
-        text: TODO str
-        names: TODO tuple[str, ...]
+        title: Its heading.
+        text: What to know, in a paragraph.
+        names: Its experiments, in the order of the page.
     """
 
     title: str

@@ -17,12 +17,12 @@ class Bar:
     """A span of a timeline: a row's label, where it begins and ends, and whose it is.
 
     Attributes:
-        row: TODO str
-        begin: TODO float
-        end: TODO float
-        side: TODO Side
+        row: What stands in front of its row.
+        begin: Where it begins, on the scale of the chart's *x*.
+        end: Where it ends, on the same scale.
+        side: ``"plain"`` (the standard library's sockets) or ``"hardsock"``; the colour.
         failed: Drawn hatched, so that no colour has to tell.
-        note: TODO str
+        note: What is written at its end.
     """
 
     row: str
@@ -38,9 +38,9 @@ class Line:
     """A line of a plot: values for a percentile plot, (x, y) pairs for one over time.
 
     Attributes:
-        label: TODO str
-        side: TODO Side
-        points: TODO Sequence[Any]
+        label: What the legend calls it.
+        side: ``"plain"`` or ``"hardsock"``: the colour.
+        points: Its values or pairs, in order.
     """
 
     label: str
@@ -53,9 +53,9 @@ class Arrow:
     """A packet of a sequence: in which of its panels, which way, and what it was.
 
     Attributes:
-        panel: TODO str
-        to_right: TODO bool
-        label: TODO str
+        panel: The title of its panel.
+        to_right: Whether it goes from left to right.
+        label: What it was.
         failed: Drawn broken, so that no colour has to tell.
     """
 
@@ -72,14 +72,14 @@ class Chart:
     In a sequence *x* names the end on the left and *y* the one on the right; time goes downwards.
 
     Attributes:
-        kind: TODO Literal['timeline', 'percentiles', 'lines', 'sequence']
-        title: TODO str
-        x: TODO str
-        y: TODO str
-        bars: TODO Sequence[Bar]
-        lines: TODO Sequence[Line]
-        arrows: TODO Sequence[Arrow]
-        log: TODO bool
+        kind: Which of them it is.
+        title: What stands above it.
+        x: What is told from left to right, with its unit.
+        y: What is told upwards, with its unit.
+        bars: Of a timeline.
+        lines: Of percentiles, and of lines.
+        arrows: Of a sequence, in order.
+        log: Whether the axis of the values is logarithmic.
         limit: A value that means something, and what.
     """
 
@@ -99,11 +99,11 @@ class Finding:
     """What was measured, and what it means.
 
     Attributes:
-        plain: Of the standard library's sockets.
-        hardsock: TODO Mapping[str, float]
+        plain: Of the standard library's sockets: numbers by name.
+        hardsock: The same of hardsock: numbers by name.
         shown: Whether the failure happened to the one and not to the other.
         text: A paragraph with the numbers.
-        chart: TODO Chart
+        chart: What is drawn of it.
         invalid: Why nothing can be said, if so: then *shown* means nothing.
         conditions: What it depends on besides the machine: those of its `hardsock.lab.Wire`.
     """
@@ -125,12 +125,12 @@ class Experiment:
     where this machine lacks something.
 
     Attributes:
-        name: TODO str
-        title: TODO str
+        name: As ``hardsock lab run`` takes it.
+        title: The heading of its page.
         claim: One sentence, as it stands in textbooks and articles, put right where they are wrong.
         why: What happens, and where that is written.
         instead: What to do, with hardsock and without.
-        measure: TODO Callable[[], Finding]
+        measure: Does it, and returns what was found.
         seconds: About how long it takes.
         is_short: Whether it is run with each commit.
     """
