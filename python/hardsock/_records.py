@@ -342,7 +342,7 @@ class BreakerStats(NamedTuple):
         closed: Times that one was closed again.
         evicted: Keys forgotten for want of room.
         keys: That are known: those that have failed.
-        keys_open: Of these, how many are open or half-open now.
+        keys_open: Of these, how many are open now.
         by_class: Failures by class.
     """
 

@@ -80,7 +80,7 @@ class ProfileReport:
 
     Attributes:
         name: The profile's name.
-        source: Where it was read: a path, or that it is built in.
+        source: Where it was read: a path, or ``built-in:`` and its name.
         summary: What it is for, in a sentence.
         settings: All of its settings, in its order.
     """

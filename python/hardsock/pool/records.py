@@ -183,7 +183,7 @@ class PoolStats:
         refused: Calls that were refused by a limit.
         failed: Calls that got a dial's error, or that the closing of the pool ended.
         expired_skipped: Times that a caller out of time was passed over.
-        returned: Leases that ended by a return.
+        returned: Leases that have ended; of connections handed back untouched none is counted.
         probes: Times that the kernel was asked before lending.
         overdue: Leases that were reported for lasting longer than ``leak_after``.
         returned_late: Of these, those returned after all.

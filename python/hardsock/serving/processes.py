@@ -22,9 +22,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from hardsock._core import CancelToken, Listener, Service
+from hardsock._typing import NamedTuple
 from hardsock.serving.channel import Channel
 from hardsock.serving.records import DrainReport, ServerStats, add_stats
 from hardsock.serving.signals import handling
@@ -69,7 +70,7 @@ class ProcessesReport(NamedTuple):
     """How all processes that ever were ended: ``accepted == handled + failed + cut + lost``.
 
     Attributes:
-        reason: Why it drained, as whoever began it said; ``None``: nobody did.
+        reason: Why it drained, in the words of who began it; ``None``: nothing was said.
         started: Processes, in all.
         died: Of these, those that ended without being told to.
         reloads: Times that all processes were replaced.

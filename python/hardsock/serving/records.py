@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
+
+from hardsock._typing import NamedTuple
 
 __all__ = ["CutConnection", "DelayCounts", "DrainReport", "ServerStats", "add_stats"]
 
@@ -192,7 +194,7 @@ class DrainReport(NamedTuple):
     """How the connections ended that were there when a drain began.
 
     Attributes:
-        reason: Why it drained, as whoever began it said; ``None``: nobody did.
+        reason: Why it drained, in the words of who began it; ``None``: nothing was said.
         completed: The handler returned by itself, told by ``draining`` or not.
         told: The handler was left by the ``Cancelled`` of ``draining``, which it had waited under.
         failed: The handler raised something else.
