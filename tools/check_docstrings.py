@@ -47,7 +47,7 @@ SETS = re.compile(r"\.(set_?\w*|bind)$")  # for later calls: it does not wait it
 ENDED_BY = re.compile(r"\b([Cc]ancel\w*|tokens?|scopes?|Closed|TimeoutError|DeadlineExceeded)\b")
 UNIT = re.compile(
     r"\b([Ss]econds?|time\.(time|monotonic)|CLOCK_\w+|share|per second|between 0 and 1|factor|"
-    r"percent|timeout|settimeout)\b"
+    r"percent|timeout|settimeout|units?|scale)\b"
 )
 STUB = check_names.PACKAGE / "_core.pyi"
 # Those that say of a caller's mistake, at once and with nothing done: told by the message.
@@ -124,7 +124,7 @@ def problems_of_fields(name: str, cls: type) -> Iterator[str]:
         if not told.get(field, "").endswith((".", "?", ")")):
             yield f"{name}.{field}: Attributes: of its class has no sentence for it"
         kind = str(inspect.get_annotations(cls).get(field, ""))
-        said = f"{told.get(field, '')}\n{(cls.__doc__ or '').partition('Attributes:')[0]}"
+        said = f"{field}: {told.get(field, '')}\n{(cls.__doc__ or '').partition('Attributes:')[0]}"
         if re.search(r"\bfloat\b", kind) and not UNIT.search(said):
             yield f"{name}.{field}: is a number, and does not say of what: seconds, since when, a share"
     for extra in told.keys() - {*fields(cls)}:

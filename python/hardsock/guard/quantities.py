@@ -22,8 +22,8 @@ class Condition:
     Attributes:
         quantity: Its name.
         above: Whether it holds above the level; False: below it.
-        level: The level itself is not above, and not below.
-        clear: Once it holds it does so until the quantity is back at this level.
+        level: In the quantity's unit. The level itself is not above, and not below.
+        clear: Once it holds it does so until the quantity is back at this level, in the same unit.
     """
 
     quantity: str

@@ -107,9 +107,9 @@ class Direction:
         unasked: Dropped by the relay though nobody asked for it.
         on_the_way: Packets that wait for their time now.
         late_mean: Seconds after its time that a packet was delivered, on average.
-        late_p99: The same of the latest of a hundred.
-        late_p999: The same of the latest of a thousand.
-        late_max: The same of the latest of all.
+        late_p99: Seconds that the latest of a hundred packets was late.
+        late_p999: Seconds that the latest of a thousand packets was late.
+        late_max: Seconds that the latest of all was late.
     """
 
     got: int

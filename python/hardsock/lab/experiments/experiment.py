@@ -80,7 +80,7 @@ class Chart:
         lines: Of percentiles, and of lines.
         arrows: Of a sequence, in order.
         log: Whether the axis of the values is logarithmic.
-        limit: A value that means something, and what.
+        limit: A value on the scale of the chart that means something, and what.
     """
 
     kind: Literal["timeline", "percentiles", "lines", "sequence"]
@@ -99,8 +99,8 @@ class Finding:
     """What was measured, and what it means.
 
     Attributes:
-        plain: Of the standard library's sockets: numbers by name.
-        hardsock: The same of hardsock: numbers by name.
+        plain: Of the standard library's sockets: numbers by name, which has the unit.
+        hardsock: The same of hardsock: numbers by name, which has the unit.
         shown: Whether the failure happened to the one and not to the other.
         text: A paragraph with the numbers.
         chart: What is drawn of it.
