@@ -315,7 +315,7 @@ def judge(work: Work, rounds: int, seconds: float) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python3.13t -m bench.freethreaded", description=__doc__)
     parser.add_argument("--rounds", type=int, default=61)
-    parser.add_argument("--seconds", type=float, default=0.02, help="of one slice")
+    parser.add_argument("--seconds", type=float, default=0.002, help="of one slice")
     parser.add_argument("--only", action="append", choices=[work.name for work in WORKS])
     args = parser.parse_args()
     if getattr(sys, "_is_gil_enabled", lambda: True)():

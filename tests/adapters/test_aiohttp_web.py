@@ -117,7 +117,7 @@ def test_a_scope_ends_what_aiohttp_waits_for() -> None:
                     async with aio.timeout(SOON), session.get(web.url(path)) as response:
                         await response.read()
             async with session.get(web.url("/hello")) as response:
-                assert await response.text() == "3"
+                assert await response.read() == b"3"
 
     with Web() as web:
         hsloop.run(main(web))

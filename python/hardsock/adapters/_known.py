@@ -118,7 +118,7 @@ ADAPTERS = (
         *("anthropic", "client = hardsock.adapters.anthropic.client(total=30)", _ALL),
         *("", "2.14", "2.14"),
     ),
-    Adapter("aiohttp", "hardsock.aio.loop.run(main())", _ALL, "", "3.9", "3.14"),
+    Adapter("aiohttp", "hardsock.aio.loop.run(main())", _ALL, "", "3.8", "3.14"),
     Adapter("aiomysql", "hardsock.aio.loop.run(main())", _ALL, "", "0.1", "0.3"),
     Adapter("asyncmy", "hardsock.aio.loop.run(main())", _ALL, "", "0.2", "0.2"),
     Adapter("asyncpg", "hardsock.aio.loop.run(main())", _ALL, "", "0.27", "0.32"),

@@ -91,9 +91,18 @@ class SocketFace:
     def __init__(self, conn: _core.Connection) -> None:
         self._conn = conn
         self.shared = False
-        self.family = socket.AddressFamily(conn.family)
-        self.type = socket.SOCK_STREAM
-        self.proto = 0 if conn.family == socket.AF_UNIX else socket.IPPROTO_TCP
+
+    type = socket.SOCK_STREAM
+
+    @property
+    def family(self) -> socket.AddressFamily:
+        """AF_INET, AF_INET6 or AF_UNIX."""
+        return socket.AddressFamily(self._conn.family)
+
+    @property
+    def proto(self) -> int:
+        """IPPROTO_TCP, or 0 for a unix socket."""
+        return 0 if self._conn.family == socket.AF_UNIX else socket.IPPROTO_TCP
 
     def fileno(self) -> int:
         """The descriptor's number, -1 when closed."""

@@ -32,7 +32,7 @@ import hardsock as hs
 from hardsock import _core
 from hardsock._core import Operation
 from hardsock.aio._factories import connect, resolve
-from hardsock.aio._host import current_hub, hub_of
+from hardsock.aio._host import current_hub, hub_for, hub_of
 from hardsock.aio._host_scope import without_scopes
 from hardsock.aio._transport import Transport, Unsent, end_with_loop
 
@@ -99,7 +99,7 @@ class _Accepting:
     def _accept(self, operation: Operation | None = None) -> None:
         try:
             if operation is None:
-                operation = self._listener._op_accept_many(current_hub(), _ACCEPT)
+                operation = self._listener._op_accept_many(hub_for(self._loop), _ACCEPT)
             ended = operation.step()
             if ended is False:
                 operation.add_done_callback(self._accept, context=self._context)
@@ -376,7 +376,7 @@ class EventLoop(asyncio.SelectorEventLoop):
                 compression=None,
                 peercert={},
             )
-        transport = Transport(self, current_hub(), conn, protocol, extra=extra, server=server)
+        transport = Transport(self, hub_for(self), conn, protocol, extra=extra, server=server)
         transport.begin(waiter)
         return transport
 

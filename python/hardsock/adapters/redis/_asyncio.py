@@ -174,6 +174,7 @@ class AsyncSSLConnection(_Over, redis.asyncio.SSLConnection):
 
 class _Pipeline(redis.asyncio.client.Pipeline):
     total: float | None = None
+    watching: bool
 
     async def reset(self) -> None:
         """As redis-py has it; the pool gets no connection back that still watches, and gets each back.

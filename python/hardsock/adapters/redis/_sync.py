@@ -215,6 +215,7 @@ class BlockingConnectionPool(redis.BlockingConnectionPool):
 
 class _Pipeline(redis.client.Pipeline):
     total: float | None = None
+    watching: bool
 
     def reset(self) -> None:
         """As redis-py has it; the pool gets no connection back that still watches, and gets each back.
