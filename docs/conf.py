@@ -41,7 +41,7 @@ myst_heading_anchors = 4
 # Examples of shells, wire texts and profiles need no colours; python and c do.
 highlight_language = "text"
 nitpicky = False
-napoleon_use_ivar = True  # Attributes of a class are described once, where they are defined.
+napoleon_use_ivar = False  # "Attributes:" makes a place for each, which links lead to.
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 default_role = "code"  # docstrings name things as Markdown does

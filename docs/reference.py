@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import pkgutil
 import re
 import shutil
 import subprocess
 import sys
+import textwrap
 import typing
 from collections.abc import Iterator
 from functools import cache
@@ -25,19 +25,8 @@ sys.path.insert(0, str(ROOT / "tools"))
 import c_reference  # noqa: E402
 import check_names  # noqa: E402
 
-# Modules with a page, and what each is for; api.md has the others, whose libraries may be missing.
-MODULES = {
-    "hardsock": "Sockets, deadlines, pools, servers: for threads",
-    "hardsock.aio": "The same for asyncio, uvloop and trio",
-    "hardsock.deadline": "Deadlines over the wire",
-    "hardsock.tuning": "Kernel settings from Python",
-    "hardsock.lab": "Peers that stall, drip and vanish: for tests",
-    "hardsock.aio.loop": "An event loop for asyncio, over hardsock",
-    "hardsock.aio.streams": "asyncio's streams over a connection",
-    "hardsock.aio.trio_stream": "trio's streams over a connection",
-    "hardsock.aio.anyio_stream": "anyio's streams over a connection",
-}
-ADAPTERS = "hardsock.adapters"
+from hardsock._typing import told_of_fields  # noqa: E402
+
 MANUALS = ("share/man/man1/hardsock.1", "tuning/man/hardsock-tune.8")
 GROUPS = ("Functions", "Classes", "Records", "Errors and warnings", "Other")
 
@@ -68,17 +57,24 @@ def directive(module: str, name: str, value: object, *, again: bool) -> list[str
         "Classes": "autoclass",
         "Records": "autoclass",
         "Errors and warnings": "autoexception",
-    }.get(group(value), "autodata")
+    }.get(group(value), "py:data")
     lines = [f".. {kind}:: {module}.{name}"]
     if kind == "autoclass":
         lines += ["   :members:", "   :undoc-members:"]
+        told = told_of_fields(inspect.getdoc(value) or "")
+        lines += [f"   :exclude-members: {', '.join(told)}"] if told else []  # napoleon has them
     if kind == "autoexception":
         lines += ["   :show-inheritance:"]
-    if kind == "autodata":
-        lines += ["   :no-value:"]
     if again:
         lines += ["   :no-index:"]  # Links to it lead to the page that had it first.
+    if kind == "py:data":  # A value: the docstring that it shows is that of its class.
+        lines += ["", *textwrap.indent(told_of_value(module, name), "   ").split("\n")]
     return lines
+
+
+def told_of_value(module: str, name: str) -> str:
+    (one,) = (o for o in listed() if (o.module, o.name) == (module, name))
+    return check_names.TOLD_HERE.get(one.full) or inspect.cleandoc(one.doc)
 
 
 def page(name: str, purpose: str, described: set[str]) -> Iterator[str]:
@@ -105,14 +101,13 @@ def page(name: str, purpose: str, described: set[str]) -> Iterator[str]:
             described.add(home)
 
 
-def adapters() -> dict[str, str]:
-    """Return each adapter with what its docstring says first."""
-    package = importlib.import_module(ADAPTERS)
+def modules() -> dict[str, str]:
+    """Return each module that api.md has a section of, with what its docstring says first."""
     found = {}
-    for info in pkgutil.iter_modules(package.__path__, f"{ADAPTERS}."):
-        if not info.name.rpartition(".")[2].startswith("_"):
-            said = inspect.getdoc(importlib.import_module(info.name)) or ""
-            found[info.name] = said.partition("\n")[0].rstrip(".")
+    for name in check_names.modules():
+        if name in check_names.ALIASES or names(name):
+            said = inspect.getdoc(importlib.import_module(name)) or ""
+            found[name] = " ".join(said.partition("\n\n")[0].split()).rstrip(".")
     return found
 
 
@@ -136,7 +131,7 @@ def manual(path: Path) -> str:
 
 def pages() -> Iterator[tuple[str, str]]:
     described: set[str] = set()
-    for name, purpose in (MODULES | adapters()).items():
+    for name, purpose in modules().items():
         yield name, "\n".join(page(name, purpose, described))
     yield "c", c_reference.page((ROOT / "csrc/include/hardsock.h").read_text())
     for name in MANUALS:
@@ -151,4 +146,4 @@ def write(folder: Path) -> None:
             path.write_text(text)
 
 
-__all__: typing.Final = ["MODULES", "adapters", "names", "write"]
+__all__: typing.Final = ["modules", "names", "write"]

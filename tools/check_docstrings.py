@@ -3,6 +3,8 @@
 check_names.py asks for a docstring and for units. Here, of each function, method and attribute that a
 user can call or read:
 - it has a docstring, records and the types of C included;
+- ``Attributes:``, which ends the docstring of a record or of a class of options, has a sentence for
+  each field and for nothing else. From there help(), the fields of a NamedTuple and the site have it;
 - a number with a fraction says of what: seconds, since when, a share;
 - what it raises: each exception that its own body raises is named in it or in its class's docstring;
   one that can wait names some (or says whose it has: "as ``hardsock.connect``");
@@ -28,6 +30,8 @@ from dataclasses import dataclass
 import check_names
 import common
 
+from hardsock._typing import told_of_fields
+
 WAITS = {"timeout", "token"}
 # What a docstring has to say in some of these words.
 STATE = re.compile(
@@ -43,7 +47,7 @@ SETS = re.compile(r"\.(set_?\w*|bind)$")  # for later calls: it does not wait it
 ENDED_BY = re.compile(r"\b([Cc]ancel\w*|tokens?|scopes?|Closed|TimeoutError|DeadlineExceeded)\b")
 UNIT = re.compile(
     r"\b([Ss]econds?|time\.(time|monotonic)|CLOCK_\w+|share|per second|between 0 and 1|factor|"
-    r"percent|timeout|settimeout)\b"
+    r"percent|timeout|settimeout|units?|scale)\b"
 )
 STUB = check_names.PACKAGE / "_core.pyi"
 # Those that say of a caller's mistake, at once and with nothing done: told by the message.
@@ -108,6 +112,25 @@ def is_record(cls: type) -> bool:
     return hasattr(cls, "_fields") or hasattr(cls, "__dataclass_fields__")
 
 
+def fields(cls: type) -> list[str]:
+    """Return the public fields of a record, those of its bases included; () of any other class."""
+    found = getattr(cls, "_fields", getattr(cls, "__dataclass_fields__", ()))
+    return [name for name in found if not name.startswith("_")]
+
+
+def problems_of_fields(name: str, cls: type) -> Iterator[str]:
+    told = told_of_fields(inspect.getdoc(cls) or "") if is_record(cls) else {}
+    for field in fields(cls):
+        if not told.get(field, "").endswith((".", "?", ")")):
+            yield f"{name}.{field}: Attributes: of its class has no sentence for it"
+        kind = str(inspect.get_annotations(cls).get(field, ""))
+        said = f"{field}: {told.get(field, '')}\n{(cls.__doc__ or '').partition('Attributes:')[0]}"
+        if re.search(r"\bfloat\b", kind) and not UNIT.search(said):
+            yield f"{name}.{field}: is a number, and does not say of what: seconds, since when, a share"
+    for extra in told.keys() - {*fields(cls)}:
+        yield f"{name}: Attributes: tells of {extra!r}, which is no field of it"
+
+
 def is_ours(cls: type) -> bool:
     return cls.__module__.split(".")[0] == "hardsock"
 
@@ -140,24 +163,37 @@ def members(name: str, cls: type) -> Iterator[Entry]:
             yield Entry(f"{name}.{key}", doc, context, read, is_read=is_read)
 
 
-def entries() -> Iterator[Entry]:
+def public() -> Iterator[tuple[str, object]]:
     for one in check_names.names():
         if one.full in check_names.TOLD_HERE or one.module in check_names.ALIASES:
             continue
         value = getattr(importlib.import_module(one.module), one.name, None)
-        if value is None or not is_ours_value(value):
-            continue
+        if value is not None and is_ours_value(value):
+            yield one.full, value
+
+
+def records() -> dict[type, str]:
+    """Return each public record and class of options, with the first of its names."""
+    found: dict[type, str] = {}
+    for name, value in public():
+        if isinstance(value, type) and is_record(value):
+            found.setdefault(value, name)
+    return found
+
+
+def entries() -> Iterator[Entry]:
+    for name, value in public():
         if not isinstance(value, type):
             if inspect.isroutine(value):
-                yield Entry(one.full, inspect.getdoc(value) or "", "", value)
+                yield Entry(name, inspect.getdoc(value) or "", "", value)
             continue
         if issubclass(value, BaseException):
             continue
-        found = list(members(one.full, value))
+        found = list(members(name, value))
         acts = any(inspect.isroutine(e.value) for e in found)
         if acts and not is_record(value) and not is_anothers(value):
             context = "\n".join(b.__doc__ or "" for b in value.__mro__ if is_ours(b))
-            yield Entry(one.full, context, "", value, is_class=True)
+            yield Entry(name, context, "", value, is_class=True)
         yield from found
 
 
@@ -215,8 +251,11 @@ def problems_of(one: Entry) -> Iterator[str]:
 def main() -> int:
     found = list(entries())
     problems = [text for one in found for text in problems_of(one)]
+    kinds = records()
+    problems += [text for cls, name in kinds.items() for text in problems_of_fields(name, cls)]
     if "-v" in sys.argv[1:]:
-        print(f"check_docstrings: {len(found)} names")
+        n_fields = sum(len(fields(cls)) for cls in kinds)
+        print(f"check_docstrings: {len(found)} names, {n_fields} fields of {len(kinds)} records")
     return common.report(problems, "check_docstrings")
 
 

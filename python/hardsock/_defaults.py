@@ -20,10 +20,13 @@ __all__ = ["Defaults", "defaults"]
 
 @dataclass(frozen=True)
 class Defaults:
-    """What holds for calls that say nothing themselves."""
+    """What holds for calls that say nothing themselves.
+
+    Attributes:
+        timeout: Seconds for a call to which nothing else gives an end; None: it may wait for ever.
+    """
 
     timeout: float | None
-    """Seconds for a call to which nothing else gives an end; None: it may wait for ever."""
 
 
 class _Unchanged:

@@ -12,18 +12,21 @@ __all__ = ["DialLimits", "DialPlace", "DialStats"]
 
 
 class DialStats(NamedTuple):
-    """Counters of a ``DialLimits``."""
+    """Counters of a ``DialLimits``.
+
+    Attributes:
+        in_flight: Places that are taken now.
+        waiting: Callers that wait for one.
+        begun: Places given so far.
+        given_up: Callers whose time was up, or that were cancelled, before they had a place.
+        waited: Seconds that those who got a place have waited, added up.
+    """
 
     in_flight: int
-    """Places that are taken now."""
     waiting: int
-    """Callers that wait for one."""
     begun: int
-    """Places given so far."""
     given_up: int
-    """Callers whose time was up, or that were cancelled, before they had a place."""
     waited: float
-    """Seconds that those who got a place have waited, added up."""
 
 
 class DialPlace:

@@ -54,28 +54,33 @@ class LengthPrefix(_Framing):
 
     A frame is ``offset`` bytes, the length field, and a payload of (declared + ``adjustment``)
     bytes, less the size of offset and field if the declared value ``includes_header``.
+
+    Attributes:
+        width: Bytes of the length field, 1 to 8, or ``"varint"``: LEB128 as in protobuf, in the
+            shortest form only.
+        byteorder: Of the length field; not of a ``"varint"``, which has one of its own.
+        offset: Bytes in front of the length field.
+        adjustment: Bytes that the payload is longer than the length field says; negative: shorter.
+        includes_header: Whether the declared length counts *offset* and the length field, too.
+        max_size: Bytes of payload that a frame may have, in both directions. 16 MiB, or what the
+            field can declare if that is less.
+        keep_header: Return frames with offset bytes and length field.
+        on_too_long: What becomes of a larger frame: the stream ends (``"close"``); it stays, and a
+            framing with a larger limit can read it (``"keep"``); it is thrown away as it arrives,
+            reported once, and the stream goes on behind it (``"skip"``).
+        max_skip: With ``"skip"``: bytes that may be thrown away for one frame. ``None``: 16 times
+            max_size, at least 1 MiB.
     """
 
     width: int | Literal["varint"] = 4
-    """Bytes of the length field, 1 to 8, or ``"varint"``: LEB128 as in protobuf, in the shortest
-    form only."""
     byteorder: Literal["big", "little"] = "big"
     offset: int = 0
-    """Bytes in front of the length field."""
     adjustment: int = 0
     includes_header: bool = False
     max_size: int = _Default(16 * 1024 * 1024)
-    """Bytes of payload that a frame may have, in both directions. 16 MiB, or what the field can
-    declare if that is less."""
     keep_header: bool = False
-    """Return frames with offset bytes and length field."""
     on_too_long: _TooLong = "close"
-    """What becomes of a larger frame: the stream ends (``"close"``); it stays, and a framing with
-    a larger limit can read it (``"keep"``); it is thrown away as it arrives, reported once, and the
-    stream goes on behind it (``"skip"``)."""
     max_skip: int | None = None
-    """With ``"skip"``: bytes that may be thrown away for one frame. ``None``: 16 times max_size,
-    at least 1 MiB."""
 
     def __post_init__(self) -> None:
         if isinstance(self.max_size, _Default):
@@ -115,18 +120,21 @@ class LengthPrefix(_Framing):
 @names_checked
 @dataclass(frozen=True, kw_only=True)
 class Delimiter(_Framing):
-    """Frames that end with a separator."""
+    """Frames that end with a separator.
+
+    Attributes:
+        separator: 1 to 65535 bytes, any.
+        max_size: Bytes that a frame may have, its separator not counted.
+        keep: Return frames with their separator.
+        on_too_long: As in LengthPrefix.
+        max_skip: As in LengthPrefix.
+    """
 
     separator: bytes = field(kw_only=False)
-    """1 to 65535 bytes, any."""
     max_size: int = 65536
-    """Bytes that a frame may have, its separator not counted."""
     keep: bool = False
-    """Return frames with their separator."""
     on_too_long: _TooLong = "close"
-    """As in LengthPrefix."""
     max_skip: int | None = None
-    """As in LengthPrefix."""
 
     def __post_init__(self) -> None:
         self._check(
@@ -147,19 +155,24 @@ class Line(_Framing):
     With ``"\r\n"`` a CR or LF by itself is a BadFrame: who takes it for the end of a line, or for a
     part of one, sees other messages than the next reader does (SMTP smuggling). ``"any"`` takes LF
     with or without one CR in front.
+
+    Attributes:
+        ending: What ends a line, and is sent behind one: ``"\n"``, ``"\r\n"``, or ``"any"``, which
+            sends LF.
+        max_size: Bytes that a line may have, its ending not counted.
+        keep: Return lines with their ending.
+        encoding: Return ``str``, decoded strictly; it must be a superset of ASCII. ``None``:
+            ``bytes``.
+        on_too_long: As in LengthPrefix.
+        max_skip: As in LengthPrefix.
     """
 
     ending: Literal["\n", "\r\n", "any"] = field(default="\n", kw_only=False)
     max_size: int = 65536
-    """Bytes that a line may have, its ending not counted."""
     keep: bool = False
-    """Return lines with their ending."""
     encoding: str | None = None
-    """Return ``str``, decoded strictly; it must be a superset of ASCII. ``None``: ``bytes``."""
     on_too_long: _TooLong = "close"
-    """As in LengthPrefix."""
     max_skip: int | None = None
-    """As in LengthPrefix."""
 
     def __post_init__(self) -> None:
         self._check(

@@ -38,28 +38,34 @@ def report(name: str, id: int | None = None) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that went wrong, or was meant to be noticed."""
+    """Something that went wrong, or was meant to be noticed.
+
+    Attributes:
+        number: In the order in which they happened, from 1 on.
+        kind: ``"connect_failed"``, ``"connect_slow"`` (over 2 s), ``"deadline"``, ``"cancelled"``,
+            ``"reset"``, ``"dead_peer"``, ``"leaked"``, ``"overdue"``, ``"pool_timeout"``,
+            ``"breaker_opened"``, ``"breaker_closed"``, ``"draining"``, ``"drained"``, ``"shed"``,
+            ``"no_descriptors"``, ``"forked"`` or ``"fault"``.
+        age: Seconds ago.
+        what: The peer's address, or the name of the pool or breaker; of one that was shed also why,
+            as in ``ServerStats.shed_reasons``; cut at 63 bytes.
+        error: What went wrong, in words; ``None``: nothing, or the kind says it.
+        errno: 0: none.
+        fd: The number that it had then.
+        span: How long it had taken until then, or lasts, in seconds.
+        site: The line that made the connection or the pool, or borrowed.
+        thread: The thread in which it happened, by its name.
+    """
 
     number: int
-    """In the order in which they happened, from 1 on."""
     kind: str
-    """``"connect_failed"``, ``"connect_slow"`` (over 2 s), ``"deadline"``, ``"cancelled"``, ``"reset"``, ``"dead_peer"``,
-    ``"leaked"``, ``"overdue"``, ``"pool_timeout"``, ``"breaker_opened"``, ``"breaker_closed"``,
-    ``"draining"``, ``"drained"``, ``"shed"``, ``"no_descriptors"``, ``"forked"`` or ``"fault"``."""
     age: float
-    """Seconds ago."""
     what: str
-    """The peer's address, or the name of the pool or breaker; of one that was shed also why, as in
-    ``ServerStats.shed_reasons``; cut at 63 bytes."""
     error: str | None
     errno: int
-    """0: none."""
     fd: int | None
-    """The number that it had then."""
     span: float | None
-    """How long it had taken until then, or lasts, in seconds."""
     site: Site | None
-    """The line that made the connection or the pool, or borrowed."""
     thread: str
 
     def __str__(self) -> str:

@@ -56,51 +56,59 @@ class SocketOptions:
 
     A contradiction is refused: ``dead_after`` computes keepalive and TCP_USER_TIMEOUT, so it
     cannot be given together with any of them.
+
+    Attributes:
+        nodelay: TCP_NODELAY: small writes go out at once (tcp(7)).
+        dead_after: Seconds within which a peer that is gone is noticed, whether the connection is
+            idle or has data in flight. 45, unless one of the settings that it computes is given, or
+            ``None``.
+
+            Sets keepalive and TCP_USER_TIMEOUT consistently: the latter overrides the probe count,
+            and from 5 s on is shorter than this by one probe's interval and the lateness of its
+            timer. Keepalive counts whole seconds: below 2 s an idle peer takes about 2 s.
+
+            Times are drawn and chosen so that the probes of a crowd, opened together, do not leave
+            together: what overflows the kernel's queue (``net.core.netdev_max_backlog``, 1000) is
+            lost, and a peer whose probes are all lost counts as dead. 18,000 ends of one machine,
+            opened within half a second, live from 12 s on, half as many from 7 s on. Below 5 s one
+            or two lost probes are enough. From 5 s to about 20 s (35 s on some kernels) an idle
+            connection is probed every 1 to 5 s, by the kernel's tick rate; with 45 s every 4 to 16
+            s.
+        keepalive: SO_KEEPALIVE: whether the kernel probes a peer that is silent.
+        keepalive_idle: Seconds of silence before the first probe (TCP_KEEPIDLE).
+        keepalive_interval: Seconds between probes (TCP_KEEPINTVL).
+        keepalive_count: Unanswered probes after which the connection is dead (TCP_KEEPCNT).
+        user_timeout: Seconds that sent data may stay unacknowledged (TCP_USER_TIMEOUT). Does
+            nothing on an idle connection without keepalive.
+        recv_buffer: Bytes (SO_RCVBUF). Setting it switches the kernel's own tuning off.
+        send_buffer: Bytes (SO_SNDBUF). Setting it switches the kernel's own tuning off.
+        notsent_lowat: Bytes that may wait unsent before the socket stops being writable
+            (TCP_NOTSENT_LOWAT).
+        linger: SO_LINGER: 0 makes every close a reset and destroys data in flight; never set by
+            hardsock on its own. More than 0 is refused: it makes close(2) block, even on a
+            non-blocking socket. So is 0 for a listener: all that it accepts would inherit it.
+        priority: SO_PRIORITY, of the packets in this machine's queues: 0 to 6, and above that with
+            CAP_NET_ADMIN.
+        mark: SO_MARK, for policy routing and firewalls; needs CAP_NET_ADMIN.
+        interface: SO_BINDTODEVICE: use only this network interface.
+        mptcp: Multipath TCP; falls back to TCP where the kernel has none (the audit tells).
     """
 
     nodelay: bool | None = True
-    """TCP_NODELAY: small writes go out at once (tcp(7))."""
     dead_after: float | None = _Default(45.0)
-    """Seconds within which a peer that is gone is noticed, whether the connection is idle or has
-    data in flight. 45, unless one of the settings that it computes is given, or ``None``.
-
-    Sets keepalive and TCP_USER_TIMEOUT consistently: the latter overrides the probe count, and
-    from 5 s on is shorter than this by one probe's interval and the lateness of its timer.
-    Keepalive counts whole seconds: below 2 s an idle peer takes about 2 s.
-
-    Times are drawn and chosen so that the probes of a crowd, opened together, do not leave
-    together: what overflows the kernel's queue (``net.core.netdev_max_backlog``, 1000) is lost, and
-    a peer whose probes are all lost counts as dead. 18,000 ends of one machine, opened within half
-    a second, live from 12 s on, half as many from 7 s on. Below 5 s one or two lost probes are
-    enough. From 5 s to about 20 s (35 s on some kernels) an idle connection is probed every 1 to
-    5 s, by the kernel's tick rate; with 45 s every 4 to 16 s."""
     keepalive: bool | None = None
     keepalive_idle: int | None = None
-    """Seconds of silence before the first probe (TCP_KEEPIDLE)."""
     keepalive_interval: int | None = None
-    """Seconds between probes (TCP_KEEPINTVL)."""
     keepalive_count: int | None = None
-    """Unanswered probes after which the connection is dead (TCP_KEEPCNT)."""
     user_timeout: float | None = None
-    """Seconds that sent data may stay unacknowledged (TCP_USER_TIMEOUT). Does nothing on an idle
-    connection without keepalive."""
     recv_buffer: int | None = None
-    """Bytes (SO_RCVBUF). Setting it switches the kernel's own tuning off."""
     send_buffer: int | None = None
-    """Bytes (SO_SNDBUF). Setting it switches the kernel's own tuning off."""
     notsent_lowat: int | None = None
-    """Bytes that may wait unsent before the socket stops being writable (TCP_NOTSENT_LOWAT)."""
     linger: int | None = None
-    """SO_LINGER: 0 makes every close a reset and destroys data in flight; never set by hardsock on
-    its own. More than 0 is refused: it makes close(2) block, even on a non-blocking socket. So is 0
-    for a listener: all that it accepts would inherit it."""
     priority: int | None = None
     mark: int | None = None
-    """SO_MARK, for policy routing and firewalls; needs CAP_NET_ADMIN."""
     interface: str | None = None
-    """SO_BINDTODEVICE: use only this network interface."""
     mptcp: bool | None = None
-    """Multipath TCP; falls back to TCP where the kernel has none (the audit tells)."""
     _kernel: dict[str, int | str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

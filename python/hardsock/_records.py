@@ -12,18 +12,24 @@ if TYPE_CHECKING:
 
 
 class Attempt(NamedTuple):
-    """One address that a connect tried. Times are seconds since the call began."""
+    """One address that a connect tried. Times are seconds since the call began.
+
+    Attributes:
+        address: As text: ``"192.0.2.1:443"``, ``"[2001:db8::1]:443"``.
+        phase: Where it ended: ``"socket"``, ``"bind"``, ``"connect"``, ``"tls"``; ``"done"`` if it
+            connected; ``"skipped"`` if the breaker refused it.
+        errno: 0 when it was called off before it failed.
+        started: When it began.
+        ended: When it ended, or was called off.
+        tls: What its TLS handshake failed of, as ``TLSError.failure``.
+    """
 
     address: str
     phase: str
-    """Where it ended: ``"socket"``, ``"bind"``, ``"connect"``, ``"tls"``; ``"done"`` if it
-    connected; ``"skipped"`` if the breaker refused it."""
     errno: int
-    """0 when it was called off before it failed."""
     started: float
     ended: float
     tls: str | None = None
-    """What its TLS handshake failed of, as ``TLSError.failure``."""
 
     def __str__(self) -> str:
         if self.phase == "skipped":
@@ -36,77 +42,108 @@ class Attempt(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """One family's answer of a name lookup."""
+    """One family's answer of a name lookup.
+
+    Attributes:
+        family: ``socket.AF_INET`` or ``socket.AF_INET6``.
+        addresses: As text, in the order of the answer; empty if there were none.
+        elapsed: Seconds.
+        error: What the system's resolver said (``gai_strerror(3)``); ``None``: nothing was wrong.
+    """
 
     family: int
     addresses: tuple[str, ...]
     elapsed: float
-    """Seconds."""
     error: str | None
 
 
 class Resolution(NamedTuple):
-    """The answers of a name lookup (none for literals), and the order of attempts (RFC 8305)."""
+    """The answers of a name lookup (none for literals), and the order of attempts (RFC 8305).
+
+    Attributes:
+        answers: One for each family that was asked for.
+        plan: Addresses as text, in the order in which a connect would try them.
+    """
 
     answers: tuple[Answer, ...]
     plan: tuple[str, ...]
 
 
 class Setting(NamedTuple):
-    """One socket setting: what was asked for and what the kernel says is in effect."""
+    """One socket setting: what was asked for and what the kernel says is in effect.
+
+    Attributes:
+        name: The kernel's, as in ``SO_RCVBUF``.
+        asked: What was asked for; ``None``: nothing.
+        effective: What the kernel says; ``None``: it does not say.
+        differs: Whether less or something else is in effect than was asked for.
+        limited_by: The sysctl to look at when the two differ.
+    """
 
     name: str
     asked: int | None
     effective: int | None
     differs: bool
     limited_by: str | None
-    """The sysctl to look at when the two differ."""
 
 
 class PeerCertificate(NamedTuple):
-    """Facts about one certificate of a peer."""
+    """Facts about one certificate of a peer.
+
+    Attributes:
+        subject: As RFC 4514 writes it: ``"CN=db.internal,O=Example"``.
+        issuer: Who signed it, written as ``subject``.
+        names: What it is for: ``"DNS:db.internal"``, ``"IP:192.0.2.1"``, ... (subjectAltName).
+        serial: Hexadecimal.
+        not_before: When it begins to be valid, in UTC.
+        not_after: When it ceases to be, in UTC.
+    """
 
     subject: str
-    """As RFC 4514 writes it: ``"CN=db.internal,O=Example"``."""
     issuer: str
     names: tuple[str, ...]
-    """What it is for: ``"DNS:db.internal"``, ``"IP:192.0.2.1"``, ... (subjectAltName)."""
     serial: str
-    """Hexadecimal."""
     not_before: datetime
     not_after: datetime
-    """UTC, as ``not_before``."""
 
 
 class TLSInfo(NamedTuple):
-    """What a TLS handshake agreed on."""
+    """What a TLS handshake agreed on.
+
+    Attributes:
+        role: Ours: ``"client"`` or ``"server"``.
+        version: ``"TLSv1.3"`` or ``"TLSv1.2"``.
+        cipher: By OpenSSL's name, as ``"TLS_AES_256_GCM_SHA384"``.
+        group: Of the key exchange, for example ``"X25519"``; empty when the session was resumed
+            without.
+        alpn: The application protocol that was chosen.
+        server_name: What the client asked for (SNI); None for an address.
+        resumed: Whether an earlier session went on, and no certificates were sent.
+        verified: Whether the peer showed a certificate that was accepted (now, or when the session
+            began).
+        ocsp: Client: ``"good"``, ``"none"`` (nothing was stapled, or asked for), ``"skipped"``
+            (resumed).
+        tickets: Session tickets received so far.
+        peer_chain: The peer's certificates as it sent them, its own first, in DER.
+        first_byte: Seconds from the beginning of the handshake to the peer's first byte.
+        verified_at: Seconds to the end of the check of its certificate; None when resumed.
+        finished: Seconds to the end of the handshake.
+    """
 
     role: str
-    """Ours: ``"client"`` or ``"server"``."""
     version: str
-    """``"TLSv1.3"`` or ``"TLSv1.2"``."""
     cipher: str
     group: str
-    """Of the key exchange, for example ``"X25519"``; empty when the session was resumed without."""
     alpn: str | None
-    """The application protocol that was chosen."""
     server_name: str | None
-    """What the client asked for (SNI); None for an address."""
     resumed: bool
     verified: bool
-    """Whether the peer showed a certificate that was accepted (now, or when the session began)."""
     ocsp: str
-    """Client: ``"good"``, ``"none"`` (nothing was stapled, or asked for), ``"skipped"`` (resumed)."""
     tickets: int
-    """Session tickets received so far."""
     peer_chain: tuple[bytes, ...]
-    """The peer's certificates as it sent them, its own first, in DER."""
     first_byte: float | None
-    """Seconds from the beginning of the handshake to the peer's first byte."""
     verified_at: float | None
-    """Seconds to the end of the check of its certificate; None when resumed."""
     finished: float | None
-    """Seconds to the end of the handshake."""
 
     @property
     def peer_certificate(self) -> PeerCertificate | None:
@@ -129,18 +166,23 @@ class TLSInfo(NamedTuple):
 
 
 class CloseReport(NamedTuple):
-    """How ``Connection.finish()`` found the peer."""
+    """How ``Connection.finish()`` found the peer.
+
+    Attributes:
+        ending: ``"clean"``: the peer ended its side and acknowledged all of ours. ``"deadline"``:
+            the time was up first. ``"reset"``: the peer reset the connection. ``"dead peer"``: it
+            stopped answering. ``"truncated"``: a TLS peer did not end its stream (no close_notify):
+            it closed, or sent an alert.
+        unsent: Bytes that the peer's kernel had not acknowledged (unix sockets: that the peer had
+            not read).
+        discarded: Bytes that the peer still sent and that were thrown away.
+        elapsed: Seconds.
+    """
 
     ending: str
-    """``"clean"``: the peer ended its side and acknowledged all of ours. ``"deadline"``: the time
-    was up first. ``"reset"``: the peer reset the connection. ``"dead peer"``: it stopped answering.
-    ``"truncated"``: a TLS peer did not end its stream (no close_notify): it closed, or sent an alert."""
     unsent: int
-    """Bytes that the peer's kernel had not acknowledged (unix sockets: that the peer had not read)."""
     discarded: int
-    """Bytes that the peer still sent and that were thrown away."""
     elapsed: float
-    """Seconds."""
 
     @property
     def delivered(self) -> bool:
@@ -149,134 +191,178 @@ class CloseReport(NamedTuple):
 
 
 class HandshakeStats(NamedTuple):
-    """Counters of a listener's TLS handshakes."""
+    """Counters of a listener's TLS handshakes.
+
+    Attributes:
+        started: Handshakes begun.
+        completed: Of these, those that gave a connection.
+        in_progress: Of these, those that go on now.
+        silent: Of those in progress, clients that have not sent a byte yet.
+        fallback: Of those started, how many with the fallback configuration.
+        failed: By kind, as ``TLSError.failure`` names them; also ``"timeout"``, ``"reset"``,
+            ``"local"`` (the listener was closed) and ``"evicted"`` (all places were taken, and this
+            was the client that had been silent for the longest). ``"empty"``: clients that left
+            without sending a byte, as scans and health checks do.
+    """
 
     started: int
     completed: int
     in_progress: int
     silent: int
-    """Of those in progress, clients that have not sent a byte yet."""
     fallback: int
-    """Of those started, how many with the fallback configuration."""
     failed: dict[str, int]
-    """By kind, as ``TLSError.failure`` names them; also ``"timeout"``, ``"reset"``, ``"local"``
-    (the listener was closed) and ``"evicted"`` (all places were taken, and this was the client that
-    had been silent for the longest). ``"empty"``: clients that left without sending a byte, as scans and
-    health checks do."""
 
 
 class ProxyStats(NamedTuple):
-    """Connections of a listener's trusted proxies, by what their PROXY header said."""
+    """Connections of a listener's trusted proxies, by what their PROXY header said.
+
+    Attributes:
+        headers: That named a client.
+        local: Of a proxy for itself, as in health checks.
+        malformed: Cut: what came was no header.
+        timeout: Cut: the header was not there in time.
+        ended: They left, or were reset, before it was whole.
+    """
 
     headers: int
-    """That named a client."""
     local: int
-    """Of a proxy for itself, as in health checks."""
     malformed: int
-    """Cut: what came was no header."""
     timeout: int
-    """Cut: the header was not there in time."""
     ended: int
-    """They left, or were reset, before it was whole."""
 
 
 class PeerStats(NamedTuple):
-    """What a listener's ``PeerLimits`` did."""
+    """What a listener's ``PeerLimits`` did.
+
+    Attributes:
+        refused_connections: Reset: one peer had as many connections as it may.
+        refused_network: Reset: it and its neighbours had.
+        refused_rate: Reset: it came too fast.
+        untracked: Let in uncounted: the table was full of peers that had connections.
+        tracked: Peers and networks in the table now.
+    """
 
     refused_connections: int
-    """Reset: one peer had as many connections as it may."""
     refused_network: int
-    """Reset: it and its neighbours had."""
     refused_rate: int
-    """Reset: it came too fast."""
     untracked: int
-    """Let in uncounted: the table was full of peers that had connections."""
     tracked: int
-    """Peers and networks in the table now."""
 
 
 class ListenerStats(NamedTuple):
-    """Counters of a listener since it was made."""
+    """Counters of a listener since it was made.
+
+    Attributes:
+        accepted: Connections that came to be.
+        shed: Clients turned away with a reset for want of descriptors.
+        exhausted: Times that descriptors or memory had run out.
+        aborted: Clients that left before they were accepted.
+        network_errors: Clients whose connection had an error of the network when it was accepted
+            (accept(2)).
+        denied: Clients that a packet filter kept out (EPERM).
+        unverified: Connections that did not inherit the listener's options and were set one by one.
+        backlog_asked: None when the listening socket was adopted.
+        backlog_effective: What the kernel granted (net.core.somaxconn caps it); None for unix
+            sockets.
+        queue_length: Connections waiting to be accepted now; None for unix sockets.
+        handshakes: None without TLS.
+        proxy: None without *proxy_protocol*.
+        peers: None without *peer_limits*.
+    """
 
     accepted: int
     shed: int
-    """Clients turned away with a reset for want of descriptors."""
     exhausted: int
-    """Times that descriptors or memory had run out."""
     aborted: int
-    """Clients that left before they were accepted."""
     network_errors: int
     denied: int
     unverified: int
-    """Connections that did not inherit the listener's options and were set one by one."""
     backlog_asked: int | None
-    """None when the listening socket was adopted."""
     backlog_effective: int | None
-    """What the kernel granted (net.core.somaxconn caps it); None for unix sockets."""
     queue_length: int | None
-    """Connections waiting to be accepted now; None for unix sockets."""
     handshakes: HandshakeStats | None
-    """None without TLS."""
     proxy: ProxyStats | None
-    """None without *proxy_protocol*."""
     peers: PeerStats | None
-    """None without *peer_limits*."""
 
 
 class BreakerState(NamedTuple):
-    """What a breaker knows of one key. Times are as ``time.monotonic()`` tells them."""
+    """What a breaker knows of one key. Times are as ``time.monotonic()`` tells them.
+
+    Attributes:
+        key: Whose calls are counted together: an address as text, or what the caller named.
+        state: ``"closed"``, ``"open"`` or ``"half_open"``.
+        in_a_row: Failures since the last success.
+        window_calls: Calls within the window, as far as the key was known.
+        window_failures: Of ``window_calls``, those that failed.
+        openings: How often it was opened in close succession: each doubles the time.
+        opened_at: When it was opened last; ``None`` while it is closed.
+        retry_at: When somebody may try again; None while it is closed, or if that is never.
+        last_error: The class of the last failure, as in ``by_class``; ``None``: none yet.
+        last_error_at: When that was; ``None``: none yet.
+        calls: Reported, since the key is known, which it is from its first failure on; as are the
+            next three.
+        failures: Of ``calls``, those that failed.
+        refused: Calls that were not permitted.
+        opened: How often it was opened.
+    """
 
     key: str
     state: str
-    """``"closed"``, ``"open"`` or ``"half_open"``."""
     in_a_row: int
-    """Failures since the last success."""
     window_calls: int
-    """Calls within the window, as far as the key was known."""
     window_failures: int
     openings: int
-    """How often it was opened in close succession: each doubles the time."""
     opened_at: float | None
-    """None while it is closed."""
     retry_at: float | None
-    """When somebody may try again; None while it is closed, or if that is never."""
     last_error: str | None
     last_error_at: float | None
     calls: int
-    """Since the key is known, which it is from its first failure on; as are the next three."""
     failures: int
     refused: int
     opened: int
 
 
 class BreakerStats(NamedTuple):
-    """Counters of a breaker since it was made, and two gauges: ``keys`` and ``keys_open``."""
+    """Counters of a breaker since it was made, and two gauges: ``keys`` and ``keys_open``.
+
+    Attributes:
+        permitted: Calls that were let through, probes among them.
+        refused: Calls that were not.
+        would_refuse: Let through by a dry run alone; not in ``permitted``.
+        forced: Permitted for want of another address of the same name.
+        probes: Of those permitted, trials of a key that had been open.
+        expired_probes: Probes that were not reported in time, and whose place was given to another.
+        successes: Reports of calls that went well.
+        failures: Reports of calls that failed.
+        not_counted: Reports that say nothing about the peer: cancels, local limits, deadlines too
+            near.
+        late: Reports from before the state changed: they changed nothing.
+        opened: Times that a key went from closed or half-open to open.
+        half_opened: Times that one went from open to half-open, for a probe.
+        closed: Times that one was closed again.
+        evicted: Keys forgotten for want of room.
+        keys: That are known: those that have failed.
+        keys_open: Of these, how many are open now.
+        by_class: Failures by class.
+    """
 
     permitted: int
     refused: int
     would_refuse: int
-    """Let through by a dry run alone; not in ``permitted``."""
     forced: int
-    """Permitted for want of another address of the same name."""
     probes: int
     expired_probes: int
-    """Probes that were not reported in time, and whose place was given to another."""
     successes: int
     failures: int
     not_counted: int
-    """Reports that say nothing about the peer: cancels, local limits, deadlines too near."""
     late: int
-    """Reports from before the state changed: they changed nothing."""
     opened: int
     half_opened: int
     closed: int
     evicted: int
-    """Keys forgotten for want of room."""
     keys: int
-    """That are known: those that have failed."""
     keys_open: int
     by_class: dict[str, int]
-    """Failures by class."""
 
 
 # What the core tells the package, in its own units: nanoseconds, and call sites as (code, offset).

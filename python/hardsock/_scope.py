@@ -103,7 +103,8 @@ def timeout(seconds: float | None, *, name: str | None = None) -> Scope:
 
     Nested scopes can only tighten it. The token that is yielded can be cancelled from other
     threads, and its deadline moved with ``set_timeout``. In a task of asyncio or trio the block
-    ends then whatever it awaits, as ``asyncio.timeout`` does: see ``hardsock.aio.timeout``.
+    ends then whatever it awaits, as ``asyncio.timeout`` does: see ``hardsock.aio.timeout``. *name*
+    is what messages call the block when its time is up.
 
     In a thread it reaches the calls of hardsock, and of libraries by their adapters, and nothing
     else: a plain ``socket.socket`` waits as long as it likes, and so does a library that makes one
@@ -134,7 +135,8 @@ def shield(seconds: float, *, name: str | None = None) -> Scope:
     """Keep outer cancellation and deadlines out of the block, for cleanup that has to wait.
 
     *seconds* is required: a shield without a deadline of its own could hang for ever. The event
-    loop's own cancelling (``task.cancel()``, a trio cancel scope) is not kept out.
+    loop's own cancelling (``task.cancel()``, a trio cancel scope) is not kept out. *name* is what
+    messages call the block when its time is up.
     """
     if seconds is None:
         raise TypeError("seconds must be a number: a shield needs a deadline of its own")

@@ -6,7 +6,8 @@ so that neither ``import hardsock`` nor the first connection pays for what only 
 - ``TYPE_CHECKING``: checkers take a variable of this name for true.
 - ``Literal``: loads the one of ``typing`` when somebody evaluates an annotation.
 - ``NamedTuple``: makes of the body of a class what that of ``typing`` makes of it, but looks at no
-  annotation and compiles nothing: a tenth of the time for each class.
+  annotation and compiles nothing: a tenth of the time for each class. What ``Attributes:`` in its
+  docstring says of a field is that field's docstring.
 
 The modules that ``import hardsock`` and the first ``connect`` bring in take them from here;
 tests/py/test_import.py says which, and what is not to come in with them.
@@ -98,13 +99,31 @@ class _Record(tuple):  # type: ignore[type-arg]
         return f"{type(self).__name__}({values})"
 
 
+def told_of_fields(doc: str) -> dict[str, str]:
+    """Return what ``Attributes:`` says of each field. It ends the docstring of a class."""
+    told: dict[str, str] = {}
+    block = doc.partition("Attributes:\n")[2]
+    indent = len(block) - len(block.lstrip(" "))
+    for line in block.rstrip().split("\n"):
+        if line[indent : indent + 1] not in ("", " "):
+            name, _, text = line[indent:].partition(": ")
+            told[name] = text
+        elif told:
+            told[name] += "\n" + line.strip()
+    return told
+
+
 class _Maker(type):
     def __new__(cls, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> type:
         if not bases:
             return super().__new__(cls, name, bases, body)
         fields = tuple(body["__annotations__"])
         defaults = {field: body[field] for field in fields if field in body}
-        getters = {f: _tuplegetter(i, f"Alias for field number {i}") for i, f in enumerate(fields)}
+        told = told_of_fields(body.get("__doc__") or "")
+        getters = {
+            field: _tuplegetter(i, told.get(field, f"Alias for field number {i}"))
+            for i, field in enumerate(fields)
+        }
         own = {"__slots__": (), "__match_args__": fields, "_fields": fields}
         return type(name, (_Record,), {**body, **own, "_field_defaults": defaults, **getters})
 

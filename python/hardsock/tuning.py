@@ -38,33 +38,52 @@ class TuningError(Exception):
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting that a profile speaks of."""
+    """One setting that a profile speaks of.
+
+    Attributes:
+        key: The kernel's name for it, as sysctl(8) has it, or where it stands otherwise.
+        status: ``ok``, ``drift``, ``missing``, ``global``, ``denied``, ``skipped``, ``remark`` or
+            ``waived``.
+        current: The value now; ``None``: it cannot be read.
+        wanted: The nearest value that meets the constraint; ``None``: nothing is to be set.
+        constraint: How it was asked for: ``value``, ``at_least``, ``range``, ...
+        why: What the profile says for it; ``None``: nothing.
+        risk: What may go wrong with it; ``None``: nothing is known.
+        scope: For whom it is: ``namespace``, ``global``, ...; ``None``: not known.
+        unit: Of its numbers; ``None``: they have none, or it is not known.
+        acts: When a change is felt, and by whom; ``None``: not known.
+        reason: For everything but ``ok`` and ``drift``: why.
+        writable: Whether it differs and this process may write it.
+        source: Who asks for it; ``None``: not said.
+        wrong_if: When it should not be set; ``None``: not said.
+    """
 
     key: str
     status: str
-    """``ok``, ``drift``, ``missing``, ``global``, ``denied``, ``skipped``, ``remark`` or ``waived``."""
     current: str | None
     wanted: str | None
-    """The nearest value that meets the constraint."""
     constraint: str
     why: str | None
     risk: str | None
     scope: str | None
     unit: str | None
     acts: str | None
-    """When a change is felt, and by whom."""
     reason: str | None
-    """For everything but ``ok`` and ``drift``: why."""
     writable: bool
     source: str | None
-    """Who asks for it."""
     wrong_if: str | None
-    """When it should not be set."""
 
 
 @dataclass(frozen=True)
 class ProfileReport:
-    """A profile against this machine."""
+    """A profile against this machine.
+
+    Attributes:
+        name: The profile's name.
+        source: Where it was read: a path, or ``built-in:`` and its name.
+        summary: What it is for, in a sentence.
+        settings: All of its settings, in its order.
+    """
 
     name: str
     source: str
@@ -74,26 +93,41 @@ class ProfileReport:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that the running machine shows beyond its settings."""
+    """Something that the running machine shows beyond its settings.
+
+    Attributes:
+        id: What kind it is: stable, for lists of what is accepted.
+        severity: ``info``, ``warning`` or ``critical``.
+        what: What was seen, in a sentence.
+        advice: What to do about it.
+        subject: What it is about, where there can be several of a kind.
+        waived: Until when it is accepted on this host, and why.
+    """
 
     id: str
     severity: str
-    """``info``, ``warning`` or ``critical``."""
     what: str
     advice: str
     subject: str | None
-    """What it is about, where there can be several of a kind."""
     waived: str | None
-    """Until when it is accepted on this host, and why."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """The answer of ``hardsock-tune check``."""
+    """The answer of ``hardsock-tune check``.
+
+    Attributes:
+        kernel: The release of the kernel, as uname(2) has it.
+        first_namespace: False in a container or another network namespace: global keys are not
+            visible there.
+        profiles: Those that were asked for, each against this machine.
+        findings: What was seen beyond settings.
+        verdict: ``"as wanted"`` or ``"drift"``: the exit code in words.
+        exit_code: 0: as wanted; 1: something differs.
+    """
 
     kernel: str
     first_namespace: bool
-    """False in a container or another network namespace: global keys are not visible there."""
     profiles: tuple[ProfileReport, ...]
     findings: tuple[Finding, ...]
     verdict: str

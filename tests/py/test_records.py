@@ -123,6 +123,34 @@ def test_a_record_tells_of_itself(kind: type) -> None:
     assert issubclass(kind, tuple)
 
 
+def test_what_the_docstring_tells_of_a_field_is_the_docstring_of_the_field() -> None:
+    class Place(NamedTuple):
+        """A place.
+
+        Attributes:
+            host: A name, or
+                an address.
+
+                Never empty: see above.
+            port: Of TCP.
+        """
+
+        host: str
+        port: int
+        untold: int
+
+    assert inspect.getdoc(Place.host) == "A name, or\nan address.\n\nNever empty: see above."
+    assert inspect.getdoc(Place.port) == "Of TCP."
+    assert inspect.getdoc(Place.untold) == "Alias for field number 2"
+
+
+def test_records_without_docstrings_are_records() -> None:
+    """As with ``python -OO``."""
+    body = {"__annotations__": {"host": "str"}, "__module__": __name__, "__doc__": None}
+    kind = type(NamedTuple)("Place", (NamedTuple,), body)
+    assert kind("a").host == "a"
+
+
 @_BOTH
 @pytest.mark.parametrize(
     ("args", "kwargs", "said"),

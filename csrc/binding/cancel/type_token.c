@@ -478,6 +478,7 @@ PyDoc_STRVAR(token_doc,
              "CancelToken(timeout=None, *, name=None)\n--\n\n"
              "Something to end calls with, from any thread: by cancel(), or by a deadline.\n\n"
              "timeout: seconds from now until it ends by itself (DeadlineExceeded); None: never.\n"
+             "name: what repr() and the messages of calls that its deadline ends say of it.\n"
              "Thread-safe. Once ended it stays ended, and every call under it fails at once.");
 
 static PyMemberDef token_members[] = {

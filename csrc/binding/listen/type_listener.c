@@ -464,6 +464,7 @@ PyDoc_STRVAR(
     accept_doc,
     "accept($self, /, *, timeout=None, token=None)\n--\n\n"
     "Wait for a connection and return it.\n\n"
+    "timeout: seconds to wait; None: as long as scopes allow. token: ends the wait, too.\n"
     "Survives clients that leave at once and want of descriptors (see stats()). Any number\n"
     "of threads may accept at once. Raises DeadlineExceeded, Cancelled or Closed; a client that\n"
     "has come by then stays in the queue for the next call.");

@@ -33,7 +33,7 @@ class CloseIdle:
     is looked at again in the moment of the act. Once ``connections`` is back at its clear level, if
     the rule asks for that, no more are closed.
 
-    Args:
+    Attributes:
         over: Idle for longer than so many seconds.
         young: Younger ones are left alone, in seconds.
         at_most: How many in *per* seconds: a share of all below 1, else a number. At least one.
@@ -63,7 +63,11 @@ class CloseIdle:
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnose:
-    """Say who holds and who waits, with their stacks, when the rule sets in and every *per* s."""
+    """Say who holds and who waits, with their stacks, when the rule sets in and every *per* s.
+
+    Attributes:
+        per: Seconds from one to the next.
+    """
 
     per: float = 60.0
 
@@ -76,6 +80,11 @@ class Call:
     """Call ``function(rule name, quantities)`` when the rule sets in and every *per* seconds.
 
     It runs in the guard's thread and must not wait for long; what it raises disarms the guard.
+
+    Attributes:
+        function: Is called with the rule's name and the quantities by name; ``None`` is one that is
+            not known.
+        per: Seconds from one call to the next, while the rule lasts.
     """
 
     function: Callable[[str, dict[str, float | None]], Any]
@@ -92,6 +101,9 @@ class UserTimeout:
     """Shorten TCP_USER_TIMEOUT of all connections while the rule lasts; longer ones only.
 
     It ends those whose sent bytes nobody acknowledges. Idle connections do not feel it.
+
+    Attributes:
+        seconds: What it is shortened to.
     """
 
     seconds: float = 5.0
@@ -104,9 +116,10 @@ class UserTimeout:
 class ShortenTimeouts:
     """Shorten a server's close time-outs while the rule lasts; what is shorter stays.
 
-    Args:
-        linger: Seconds that a server waits for its client's end.
-        idle_timeout: Of connections that come, or wait for their next message, from then on.
+    Attributes:
+        linger: Seconds that a server waits for its client's end; ``None``: left alone.
+        idle_timeout: Seconds, of connections that come, or wait for their next message, from then
+            on; ``None``: left alone.
     """
 
     linger: float | None = 0.5

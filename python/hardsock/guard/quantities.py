@@ -22,8 +22,8 @@ class Condition:
     Attributes:
         quantity: Its name.
         above: Whether it holds above the level; False: below it.
-        level: The level itself is not above, and not below.
-        clear: Once it holds it does so until the quantity is back at this level.
+        level: In the quantity's unit. The level itself is not above, and not below.
+        clear: Once it holds it does so until the quantity is back at this level, in the same unit.
     """
 
     quantity: str
@@ -62,7 +62,13 @@ class Condition:
 
 @dataclass(frozen=True, eq=False)
 class Quantity:
-    """A named figure. Compare it with ``>`` or ``<`` for a condition."""
+    """A named figure. Compare it with ``>`` or ``<`` for a condition.
+
+    Attributes:
+        name: The name by which it is imported and reported.
+        unit: ``"s"``, ``"per s"``, ``"of 1"`` (a share), or empty: a count.
+        text: What it counts, in words.
+    """
 
     name: str
     unit: str

@@ -39,24 +39,28 @@ _TLS_HEAD = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Behaviour:
-    """What happens to the bytes of one direction. Times in seconds."""
+    """What happens to the bytes of one direction. Times in seconds.
+
+    Attributes:
+        latency: How long each byte is kept.
+        rate: Bytes a second; 0: no limit.
+        slice: At most so many bytes are sent at once, with *slice_gap* between; 0: as they come.
+        slice_gap: Seconds between two slices.
+        stalled: Nothing is passed on, and soon nothing more is read: the connection stays open.
+        cut_after: After so many bytes of a connection both sides see its end (FIN).
+        reset_after: The same, by a reset.
+        tls_stall: Stall there: before the client's or the server's first record is passed on, or
+            behind the server's. What is no TLS passes.
+    """
 
     latency: float = 0.0
-    """How long each byte is kept."""
     rate: float = 0.0
-    """Bytes a second; 0: no limit."""
     slice: int = 0
-    """At most so many bytes are sent at once, with *slice_gap* between; 0: as they come."""
     slice_gap: float = 0.0
     stalled: bool = False
-    """Nothing is passed on, and soon nothing more is read: the connection stays open."""
     cut_after: int | None = None
-    """After so many bytes of a connection both sides see its end (FIN)."""
     reset_after: int | None = None
-    """The same, by a reset."""
     tls_stall: TLSPoint | None = None
-    """Stall there: before the client's or the server's first record is passed on, or behind the
-    server's. What is no TLS passes."""
 
     def __post_init__(self) -> None:
         for name in ("latency", "rate", "slice", "slice_gap"):

@@ -255,7 +255,13 @@ def use_dns(
     """Inside a namespace: resolve names by the text *hosts*, then *nameservers*, nothing else.
 
     Call it before the first lookup of the process, so that glibc has not read the old files.
-    *timeout* is in seconds, for each attempt: resolv.conf(5).
+
+    Args:
+        nameservers: Their addresses, the first asked first.
+        timeout: Seconds for each attempt: resolv.conf(5).
+        attempts: How often each is asked.
+        options: More of them, as they stand in resolv.conf(5).
+        hosts: What /etc/hosts says: addresses, each with its names.
 
     Raises:
         OSError: The files cannot be mounted over: it is not inside a namespace.

@@ -49,6 +49,12 @@ def leak_check(
     Collects garbage first if there is a difference. Waits because the kernel forgets a joined
     thread a moment after the join.
 
+    Args:
+        before: What ``snapshot()`` returned when the work began.
+        timeout: Seconds that it may take.
+        ignore_fds: Shell patterns of targets that may come and go.
+        ignore_threads: Shell patterns of thread names that may come and go.
+
     Raises:
         Leak: Something is left that was not there before; it lists what.
     """

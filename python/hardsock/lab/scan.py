@@ -35,20 +35,26 @@ _ROWS_MAX, _RING_MIN, _RING_MAX, _LISTENERS_MAX = 1 << 20, 8192, 1 << 30, 256
 
 @dataclass(frozen=True)
 class SynSource:
-    """An address that SYNs came from, since it is one of those that are kept."""
+    """An address that SYNs came from, since it is one of those that are kept.
+
+    Attributes:
+        address: As text.
+        count: SYNs; at most so many.
+        error: By how much *count* may be too high: 0 unless there were more sources than rows.
+        first: When the first came, in seconds since 1970; *last* likewise.
+        last: When the last came, in seconds since 1970.
+        ports: Different ports that it asked for: exact below 16, else an estimate (standard error
+            6.5 %).
+        some_ports: The first of them, 16 at most.
+    """
 
     address: str
     count: int
-    """SYNs; at most so many."""
     error: int
-    """By how much *count* may be too high: 0 unless there were more sources than rows."""
     first: float
-    """When the first came, in seconds since 1970; *last* likewise."""
     last: float
     ports: int
-    """Different ports that it asked for: exact below 16, else an estimate (standard error 6.5 %)."""
     some_ports: tuple[int, ...]
-    """The first of them, 16 at most."""
 
     @property
     def sure(self) -> int:
@@ -58,16 +64,24 @@ class SynSource:
 
 @dataclass(frozen=True)
 class SynNetwork:
-    """A /24 (IPv4) or /64 (IPv6) that SYNs came from: as `SynSource`."""
+    """A /24 (IPv4) or /64 (IPv6) that SYNs came from: as `SynSource`.
+
+    Attributes:
+        network: As text: ``"192.0.2.0/24"``.
+        count: SYNs; at most so many.
+        error: By how much *count* may be too high.
+        first: Seconds since 1970, as *last*.
+        last: When the last came, in seconds since 1970.
+        sources: Different addresses of it, an estimate (standard error 6.5 %).
+        some_ports: The first ports that it asked for, 16 at most.
+    """
 
     network: str
     count: int
     error: int
     first: float
-    """Seconds since 1970, as *last*."""
     last: float
     sources: int
-    """Different addresses of it, an estimate (standard error 6.5 %)."""
     some_ports: tuple[int, ...]
 
     @property
@@ -81,18 +95,23 @@ class TcpCounters:
     """What TCP of this network namespace did meanwhile, on all ports: TcpExt of /proc/net/netstat.
 
     Fields are None where the kernel does not tell.
+
+    Attributes:
+        syncookies_sent: SYNs that were answered without keeping anything of them: the queue of
+            half-open was full.
+        syncookies_failed: Answers to cookies that were none of ours.
+        listen_overflows: Connections that were dropped since nobody accepted those before them.
+        listen_drops: SYNs and connections that listening sockets dropped for any reason,
+            *listen_overflows* too.
+        request_queue_full: Times that the queue of half-open connections was full, and a SYN was
+            dropped for it.
     """
 
     syncookies_sent: int | None
-    """SYNs that were answered without keeping anything of them: the queue of half-open was full."""
     syncookies_failed: int | None
-    """Answers to cookies that were none of ours."""
     listen_overflows: int | None
-    """Connections that were dropped since nobody accepted those before them."""
     listen_drops: int | None
-    """SYNs and connections that listening sockets dropped for any reason, *listen_overflows* too."""
     request_queue_full: int | None
-    """Times that the queue of half-open connections was full, and a SYN was dropped for it."""
 
 
 _COUNTERS = {
@@ -106,50 +125,65 @@ _COUNTERS = {
 
 @dataclass(frozen=True)
 class SynListener:
-    """A listener of ours, beside what was sent to its port."""
+    """A listener of ours, beside what was sent to its port.
+
+    Attributes:
+        address: Where it listens, as text.
+        syns: SYNs to its port, whatever address they were sent to.
+        stats: Since it was made. Accepted far fewer than *syns*: most were never to become
+            connections.
+    """
 
     address: str
     syns: int
-    """SYNs to its port, whatever address they were sent to."""
     stats: ListenerStats
-    """Since it was made. Accepted far fewer than *syns*: most were never to become connections."""
 
 
 @dataclass(frozen=True)
 class SynReport:
-    """What a `SynWatch` knows. ``saw`` holds each SYN that the kernel had let through when asked."""
+    """What a `SynWatch` knows. ``saw`` holds each SYN that the kernel had let through when asked.
+
+    Attributes:
+        interface: Where it listened; ``None``: on all.
+        seconds: Since the recording began.
+        saw: SYNs without ACK, to this machine or to be forwarded by it.
+        ipv6: How many of them came over IPv6.
+        attributed: How many surely belong to the sources that have a row; all, while there are rows
+            enough.
+        attributed_networks: The same of networks.
+        kernel_drops: SYNs that were not seen, since the ring was full.
+        pending: SYNs that the kernel had not handed over in 5 seconds; 0 unless the machine stands
+            still.
+        cut: Packets that ended before it could be told what they are.
+        downs: Times that the interface went down or away. Nothing was seen until it was up again.
+        different_sources: An estimate (standard error 1.6 %).
+        different_ports: Ports that were asked for, 0 to 65535: exact.
+        sources: Those first that surely sent most.
+        networks: Those first that surely sent most.
+        ports: (port, SYNs to it), those first that were asked most. Exact.
+        tcp: What the kernel counted meanwhile.
+        listeners: Those that it was given, in their order.
+        cpu: Seconds of processor time that the recording took.
+    """
 
     interface: str | None
     seconds: float
-    """Since the recording began."""
     saw: int
-    """SYNs without ACK, to this machine or to be forwarded by it."""
     ipv6: int
-    """How many of them came over IPv6."""
     attributed: int
-    """How many surely belong to the sources that have a row; all, while there are rows enough."""
     attributed_networks: int
-    """The same of networks."""
     kernel_drops: int
-    """SYNs that were not seen, since the ring was full."""
     pending: int
-    """SYNs that the kernel had not handed over in 5 seconds; 0 unless the machine stands still."""
     cut: int
-    """Packets that ended before it could be told what they are."""
     downs: int
-    """Times that the interface went down or away. Nothing was seen until it was up again."""
     different_sources: int
-    """An estimate (standard error 1.6 %)."""
     different_ports: int
     sources: tuple[SynSource, ...]
-    """Those first that surely sent most."""
     networks: tuple[SynNetwork, ...]
     ports: tuple[tuple[int, int], ...]
-    """(port, SYNs to it), those first that were asked most. Exact."""
     tcp: TcpCounters
     listeners: tuple[SynListener, ...]
     cpu: float
-    """Seconds of processor time that the recording took."""
 
     def as_dict(self) -> dict[str, Any]:
         """All of it, for JSON."""

@@ -36,27 +36,34 @@ Way = Literal["ab", "ba", "both"]
 
 @dataclass(frozen=True, kw_only=True)
 class Impairment:
-    """What one direction does to its packets. Times in seconds, chances from 0 to 1."""
+    """What one direction does to its packets. Times in seconds, chances from 0 to 1.
+
+    Attributes:
+        delay: Of each packet, one way.
+        jitter: Up to that much more or less, evenly; packets keep their order. At most *delay*.
+        loss: Chance that a packet is lost.
+        burst: Mean length of a series of lost packets (Gilbert's model); 1: each for itself.
+        duplicate: Chance that it comes twice.
+        reorder: Chance that a packet falls back by *gap*, and is overtaken by what comes behind it.
+        gap: Seconds by which it falls back.
+        corrupt: Chance that one bit of it is changed, behind the ports.
+        rate: Bits a second, IP headers included; 0: no limit.
+        queue: Bytes that may wait where the rate is limited; what comes then is dropped. 0: no
+            limit.
+        down: Nothing gets through: a partition.
+    """
 
     delay: float = 0.0
-    """Of each packet, one way."""
     jitter: float = 0.0
-    """Up to that much more or less, evenly; packets keep their order. At most *delay*."""
     loss: float = 0.0
     burst: float = 1.0
-    """Mean length of a series of lost packets (Gilbert's model); 1: each for itself."""
     duplicate: float = 0.0
     reorder: float = 0.0
-    """How many packets fall back by *gap*, and are overtaken by what comes behind them."""
     gap: float = 0.0
     corrupt: float = 0.0
-    """How many packets have one bit changed, behind the ports."""
     rate: float = 0.0
-    """Bits a second, IP headers included; 0: no limit."""
     queue: float = 0.0
-    """Bytes that may wait where the rate is limited; what comes then is dropped. 0: no limit."""
     down: bool = False
-    """Nothing gets through: a partition."""
 
     def __post_init__(self) -> None:
         for one in fields(self):
@@ -83,10 +90,29 @@ class Impairment:
 
 @dataclass(frozen=True)
 class Direction:
-    """What has happened in one direction since the wire was laid."""
+    """What has happened in one direction since the wire was laid.
+
+    Attributes:
+        got: Packets that came in, without those that passed.
+        delivered: Packets that went out.
+        bytes: Of those delivered.
+        lost: Packets dropped by ``loss``.
+        duplicated: Packets that went out twice, by ``duplicate``.
+        reordered: Packets that fell back, by ``reorder``.
+        corrupted: Packets with a bit changed, by ``corrupt``.
+        queue_full: Packets dropped because ``queue`` was full.
+        cut: Dropped while it was down.
+        passed: ARP, neighbour discovery and group membership: at once, and with no part in all
+            this.
+        unasked: Dropped by the relay though nobody asked for it.
+        on_the_way: Packets that wait for their time now.
+        late_mean: Seconds after its time that a packet was delivered, on average.
+        late_p99: Seconds that the latest of a hundred packets was late.
+        late_p999: Seconds that the latest of a thousand packets was late.
+        late_max: Seconds that the latest of all was late.
+    """
 
     got: int
-    """Packets that came in, without those that passed."""
     delivered: int
     bytes: int
     lost: int
@@ -95,14 +121,10 @@ class Direction:
     corrupted: int
     queue_full: int
     cut: int
-    """Dropped while it was down."""
     passed: int
-    """ARP, neighbour discovery and group membership: at once, and with no part in all this."""
     unasked: int
-    """Dropped by the relay though nobody asked for it."""
     on_the_way: int
     late_mean: float
-    """Seconds after its time that a packet was delivered."""
     late_p99: float
     late_p999: float
     late_max: float
@@ -110,16 +132,21 @@ class Direction:
 
 @dataclass(frozen=True)
 class WireStats:
-    """What the relay says of itself."""
+    """What the relay says of itself.
+
+    Attributes:
+        ab: What went from the first end to the second.
+        ba: What went from the second end to the first.
+        kernel_drops: Packets that the kernel dropped between the relay and the two ends, unasked.
+        realtime: Whether the relay runs before other programs.
+        cpu: Seconds of processor time.
+    """
 
     ab: Direction
     ba: Direction
     kernel_drops: int
-    """Packets that the kernel dropped between the relay and the two ends, unasked."""
     realtime: bool
-    """Whether the relay runs before other programs."""
     cpu: float
-    """Seconds of processor time."""
 
 
 class Wire:

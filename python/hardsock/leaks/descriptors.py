@@ -44,21 +44,27 @@ _FEW = 64  # descriptors, whose growth is nothing to speak of
 
 @dataclass(frozen=True)
 class OpenConnection:
-    """A connection or a listener of hardsock that is open."""
+    """A connection or a listener of hardsock that is open.
+
+    Attributes:
+        how: ``"connect"``, ``"accept"``, ``"adopt"``, ``"listen"``; ``"lent"`` or ``"idle"``: a
+            pool's.
+        fd: Its descriptor.
+        local: This end as text; ``None`` when it is not known, as of what pools have.
+        peer: The other end as text; ``None`` of a listener, or when it is not known.
+        age: Seconds since it was made, or lent; of an idle one: since its pool was made.
+        site: The innermost frame outside of hardsock that made or borrowed it; of an idle one, that
+            made the pool; of what a ``Server`` accepted, that made the listener.
+        thread: The thread in which that was.
+    """
 
     how: str
-    """``"connect"``, ``"accept"``, ``"adopt"``, ``"listen"``; ``"lent"`` or ``"idle"``: a pool's."""
     fd: int
     local: str | None
-    """``None`` when it is not known, as of what pools have."""
     peer: str | None
     age: float
-    """Seconds since it was made, or lent; of an idle one: since its pool was made."""
     site: Site
-    """The innermost frame outside of hardsock that made or borrowed it; of an idle one, that made
-    the pool; of what a ``Server`` accepted, that made the listener."""
     thread: str
-    """The thread in which that was."""
 
     def __str__(self) -> str:
         ends = " -> ".join(end for end in (self.local, self.peer) if end is not None)
@@ -128,19 +134,25 @@ def _open_ones() -> dict[int, OpenConnection]:
 
 @dataclass(frozen=True)
 class Descriptor:
-    """One open descriptor."""
+    """One open descriptor.
+
+    Attributes:
+        fd: Its number.
+        kind: As in ``fd_inventory()``: ``"socket"``, ``"pipe"``, ``"file"``, ...
+        target: What the kernel calls it, such as ``"socket:[4711]"`` or a path; cut when it is
+            long.
+        connection: What of hardsock it belongs to, with the line that made it; ``None``: nothing of
+            it.
+        note: What ``hardsock.note()`` said about it; ``None``: nothing.
+        foreign: Of a socket that is not hardsock's: what it is, and who made it if that is traced.
+    """
 
     fd: int
     kind: str
-    """As in ``fd_inventory()``: ``"socket"``, ``"pipe"``, ``"file"``, ..."""
     target: str
-    """What the kernel calls it, such as ``"socket:[4711]"`` or a path; cut when it is long."""
     connection: OpenConnection | None = field(default=None, compare=False)
-    """What of hardsock it belongs to, with the line that made it."""
     note: Note | None = field(default=None, compare=False)
-    """What ``hardsock.note()`` said about it."""
     foreign: ForeignSocket | None = field(default=None, compare=False)
-    """Of a socket that is not hardsock's: what it is, and who made it if that is traced."""
     _identity: tuple[int, int] = (0, 0)
 
     @property
@@ -162,14 +174,17 @@ class Descriptor:
 
 @dataclass(frozen=True)
 class FdSnapshot:
-    """What is open at one moment; two of them can be subtracted."""
+    """What is open at one moment; two of them can be subtracted.
+
+    Attributes:
+        descriptors: In the order of their numbers.
+        limit: RLIMIT_NOFILE; ``None`` when there is none.
+        taken: When, as ``time.monotonic()`` tells time.
+    """
 
     descriptors: tuple[Descriptor, ...]
-    """In the order of their numbers."""
     limit: int | None
-    """RLIMIT_NOFILE; ``None`` when there is none."""
     taken: float
-    """When, as ``time.monotonic()`` tells time."""
 
     @property
     def by_kind(self) -> dict[str, int]:
@@ -202,14 +217,17 @@ class FdSnapshot:
 
 @dataclass(frozen=True)
 class FdGrowth:
-    """The difference between two snapshots."""
+    """The difference between two snapshots.
+
+    Attributes:
+        opened: Open now, and not before.
+        closed: Open before, and not now.
+        seconds: Between the two.
+    """
 
     opened: tuple[Descriptor, ...]
-    """Open now, and not before."""
     closed: tuple[Descriptor, ...]
-    """Open before, and not now."""
     seconds: float
-    """Between the two."""
 
     @property
     def net(self) -> int:
@@ -275,19 +293,25 @@ def _usage() -> tuple[int, int | None]:
 
 @dataclass(frozen=True)
 class FdAlarm:
-    """Descriptors are running out."""
+    """Descriptors are running out.
+
+    Attributes:
+        open: How many are open now.
+        limit: RLIMIT_NOFILE; ``None`` when there is none.
+        threshold: How many make an alarm.
+        by_kind: How many of each kind, as in ``fd_inventory()``.
+        by_site: How many each line of the program made, the most first: of hardsock's, and of all
+            sockets if they are traced.
+        grown_from: For an alarm about growth alone: how many were open at the last one, or at the
+            beginning.
+    """
 
     open: int
     limit: int | None
-    """RLIMIT_NOFILE; ``None`` when there is none."""
     threshold: int
-    """How many make an alarm."""
     by_kind: dict[str, int]
     by_site: dict[Site, int]
-    """How many each line of the program made, the most first: of hardsock's, and of all sockets if
-    they are traced."""
     grown_from: int | None = None
-    """For an alarm about growth alone: how many were open at the last one, or at the beginning."""
 
     def __str__(self) -> str:
         most = ", ".join(

@@ -18,24 +18,30 @@ __all__ = ["ForeignSocket", "describe"]
 
 @dataclass(frozen=True)
 class ForeignSocket:
-    """A socket that is not hardsock's, as the kernel describes it."""
+    """A socket that is not hardsock's, as the kernel describes it.
+
+    Attributes:
+        family: ``"AF_INET"``, ``"AF_UNIX"``, ...; a number if Python has no name for it.
+        kind: ``"SOCK_STREAM"``, ``"SOCK_DGRAM"``, ...
+        state: Of TCP: ``"established"``, ``"close_wait"``, ``"listen"``, ...; ``"listen"`` of
+            others that do; otherwise ``None``.
+        local: This end as text; ``None``: not known.
+        peer: The other end as text; ``None``: there is none, or it is not known.
+        age: Seconds since it was made; ``None``: its maker is not known.
+        site: The innermost frame, outside of libraries that are known, that made it. ``None``: it
+            was made before anybody traced that, or by a library in C, or its descriptor was passed
+            on.
+        thread: The thread in which that was.
+    """
 
     family: str
-    """``"AF_INET"``, ``"AF_UNIX"``, ...; a number if Python has no name for it."""
     kind: str
-    """``"SOCK_STREAM"``, ``"SOCK_DGRAM"``, ..."""
     state: str | None
-    """Of TCP: ``"established"``, ``"close_wait"``, ``"listen"``, ...; ``"listen"`` of others that
-    do; otherwise ``None``."""
     local: str | None
     peer: str | None
     age: float | None
-    """Seconds since it was made; ``None``: its maker is not known."""
     site: Site | None
-    """The innermost frame, outside of libraries that are known, that made it. ``None``: it was made
-    before anybody traced that, or by a library in C, or its descriptor was passed on."""
     thread: str | None
-    """The thread in which that was."""
 
     def __str__(self) -> str:
         ends = " -> ".join(end for end in (self.local, self.peer) if end is not None)

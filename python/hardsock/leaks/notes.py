@@ -28,13 +28,18 @@ class HasFileno(Protocol):
 
 @dataclass(frozen=True)
 class Note:
-    """What somebody said about a descriptor that is not hardsock's."""
+    """What somebody said about a descriptor that is not hardsock's.
+
+    Attributes:
+        name: What it is.
+        site: Where that was said: the innermost frame outside of hardsock and of registered
+            libraries.
+        since: When, as ``time.monotonic()`` tells time.
+    """
 
     name: str
     site: Site
-    """Where that was said: the innermost frame outside of hardsock and of registered libraries."""
     since: float
-    """When, as ``time.monotonic()`` tells time."""
 
     def __str__(self) -> str:
         return f"{self.name}, noted at {self.site}"

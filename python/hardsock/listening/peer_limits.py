@@ -20,21 +20,23 @@ class PeerLimits:
     A connection over a limit is reset as soon as it is accepted, and counted; nothing else is done
     for it. Behind a proxy of *proxy_protocol* it is the client that counts. Peers of unix sockets
     have no limits.
+
+    Attributes:
+        connections: At the same time, of one peer.
+        network_connections: At the same time, of all peers of one IPv4 /24 or IPv6 /48.
+        rate: New connections of one peer per second.
+        burst: How many of them may come at once after a quiet time; by default *rate*.
+        exempt: Networks without limits, such as ``"10.0.0.0/8"``.
+        table_size: Peers and networks that are remembered, 64 bytes each. When all of them have
+            connections, a new one is let in uncounted.
     """
 
     connections: int | None = None
-    """At the same time, of one peer."""
     network_connections: int | None = None
-    """At the same time, of all peers of one IPv4 /24 or IPv6 /48."""
     rate: int | None = None
-    """New connections of one peer per second."""
     burst: int | None = None
-    """How many of them may come at once after a quiet time; by default *rate*."""
     exempt: Iterable[str] = ()
-    """Networks without limits, such as ``"10.0.0.0/8"``."""
     table_size: int = 16384
-    """Peers and networks that are remembered, 64 bytes each. When all of them have connections, a
-    new one is let in uncounted."""
     _exempt: tuple[Network, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -19,13 +19,15 @@ class ProxyProtocol:
     taken off, and the client that it names is the connection's peer. All others speak for
     themselves: a header from them is nothing but what they sent. So nobody but a trusted proxy can
     pretend to be somebody else. ``Connection.proxy`` is the proxy's own address.
+
+    Attributes:
+        trusted: Networks of the proxies, such as ``"10.0.0.0/8"`` or ``"2001:db8::7"``; ``"unix"``:
+            every peer of a unix socket.
+        timeout: Seconds for the whole header; then the connection is cut.
     """
 
     trusted: Iterable[str]
-    """Networks of the proxies, such as ``"10.0.0.0/8"`` or ``"2001:db8::7"``; ``"unix"``: every
-    peer of a unix socket."""
     timeout: float = 5.0
-    """Seconds for the whole header; then the connection is cut."""
     _networks: tuple[Network, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -38,65 +38,82 @@ class PoolOptions:
     """The settings of a pool. Times are in seconds; ``None`` means no limit.
 
     What contradicts itself is refused, with both names in the message.
+
+    Attributes:
+        max_size: Connections at most, lent ones and dials included.
+        max_per_endpoint: The same for each of several endpoints.
+        min_idle: Connections that are kept ready, dialled ahead of demand and not ended for being
+            idle.
+        max_idle: Idle connections at most: more are closed when they are returned.
+        max_waiting: Callers that may wait; one more is refused at once (``PoolRefused``).
+        max_dials: Dials at the same time. A TLS handshake that takes longer than 250 ms is not
+            counted, and another dial begins while callers wait: it may be waiting for a server that
+            is stuck.
+        dials_per_second: Dials begun per second, on average; ``max_dials`` may begin at once.
+        dial_timeout: For one dial: lookup, every address, TLS. Callers have their own deadlines
+            besides.
+        backoff_min: After a failed dial the endpoint is left alone, twice as long with each one in
+            a row; a random half to the whole of that.
+        backoff_max: The longest that an endpoint is left alone.
+        keep_trying: When a dial fails and nothing else can serve who waits, they get its error;
+            with this they go on waiting until their own deadlines.
+        idle_timeout: Idle connections end after this. Keep it below what a NAT gateway or the
+            server allows.
+        max_lifetime: Connections end after this, when they are idle or returned, never under a
+            borrower.
+        lifetime_jitter: Percent of ``max_lifetime`` by which each connection's may be shorter, at
+            random.
+        probe_after: The kernel is asked before a connection is lent again, whether the peer is
+            still there and has said nothing that nobody asked for: one system call, about a quarter
+            of a microsecond. More than 0: only if the connection was idle for longer and is not
+            watched yet. What that risks: bytes that a peer sends behind its answer are read by the
+            next borrower as its own answer, and a peer that closes right after its answer gives the
+            next borrower ``Reset``. Only for peers that do neither.
+        reuse: When a connection that was used may be lent again. ``"marked"``: if
+            ``conn.mark_clean()`` was called after the last byte, which says that the answer is
+            complete. ``"answered"``: besides, if something was received after the last byte sent,
+            nothing is left unread, and the borrower did not fail. Only the first is safe: a late
+            part of an answer must not reach the next borrower.
+        order: Which idle connection is lent: the one returned last (fewer stay in use), or first
+            (all do).
+        leak_after: A connection lent for longer is reported: see ``Pool``'s *on_leak*.
+        ping: A request and exactly the answer to it, for instance ``(b"PING\\r\\n",
+            b"+PONG\\r\\n")``.
+        ping_after: Idle for longer, a connection is pinged, again and again; one that fails is
+            closed.
+        ping_timeout: How long the whole answer to a ping may take; without it by then the
+            connection is closed.
+        refuse_deadlock: A thread or task that would wait while it holds all connections itself is
+            refused.
+        trace_frames: Frames of the borrower's stack to keep with each lease, beside the place
+            itself: about 0.1 us for each.
+        trace_every: Of so many leases one is kept with its whole stack; 0: none.
     """
 
     max_size: int = 10
-    """Connections at most, lent ones and dials included."""
     max_per_endpoint: int | None = None
-    """The same for each of several endpoints."""
     min_idle: int = 0
-    """Connections that are kept ready, dialled ahead of demand and not ended for being idle."""
     max_idle: int | None = None
-    """Idle connections at most: more are closed when they are returned."""
     max_waiting: int | None = None
-    """Callers that may wait; one more is refused at once (``PoolRefused``)."""
     max_dials: int = 4
-    """Dials at the same time. A TLS handshake that takes longer than 250 ms is not counted, and
-    another dial begins while callers wait: it may be waiting for a server that is stuck."""
     dials_per_second: float | None = None
-    """Dials begun per second, on average; ``max_dials`` may begin at once."""
     dial_timeout: float = 10.0
-    """For one dial: lookup, every address, TLS. Callers have their own deadlines besides."""
     backoff_min: float = 0.05
-    """After a failed dial the endpoint is left alone, twice as long with each one in a row; a
-    random half to the whole of that."""
     backoff_max: float = 5.0
     keep_trying: bool = False
-    """When a dial fails and nothing else can serve who waits, they get its error; with this they
-    go on waiting until their own deadlines."""
     idle_timeout: float | None = 60.0
-    """Idle connections end after this. Keep it below what a NAT gateway or the server allows."""
     max_lifetime: float | None = 1800.0
-    """Connections end after this, when they are idle or returned, never under a borrower."""
     lifetime_jitter: int = 10
-    """Percent of ``max_lifetime`` by which each connection's may be shorter, at random."""
     probe_after: float = 0.0
-    """The kernel is asked before a connection is lent again, whether the peer is still there and has
-    said nothing that nobody asked for: one system call, about a quarter of a microsecond. More than
-    0: only if the connection was idle for longer and is not watched yet. What that risks: bytes that
-    a peer sends behind its answer are read by the next borrower as its own answer, and a peer that
-    closes right after its answer gives the next borrower ``Reset``. Only for peers that do neither."""
     reuse: Literal["marked", "answered"] = "marked"
-    """When a connection that was used may be lent again. ``"marked"``: if ``conn.mark_clean()`` was
-    called after the last byte, which says that the answer is complete. ``"answered"``: besides, if
-    something was received after the last byte sent, nothing is left unread, and the borrower did
-    not fail. Only the first is safe: a late part of an answer must not reach the next borrower."""
     order: Literal["latest", "oldest"] = "latest"
-    """Which idle connection is lent: the one returned last (fewer stay in use), or first (all do)."""
     leak_after: float | None = None
-    """A connection lent for longer is reported: see ``Pool``'s *on_leak*."""
     ping: tuple[bytes, bytes] | None = None
-    """A request and exactly the answer to it, for instance ``(b"PING\\r\\n", b"+PONG\\r\\n")``."""
     ping_after: float | None = None
-    """Idle for longer, a connection is pinged, again and again; one that fails is closed."""
     ping_timeout: float = 5.0
     refuse_deadlock: bool = False
-    """A thread or task that would wait while it holds all connections itself is refused."""
     trace_frames: int = 0
-    """Frames of the borrower's stack to keep with each lease, beside the place itself: about 0.1 us
-    for each."""
     trace_every: int = 0
-    """Of so many leases one is kept with its whole stack; 0: none."""
 
     def __post_init__(self) -> None:
         _size("max_size", self.max_size, 1)

@@ -285,7 +285,7 @@ class Pool(_core.Pool):
         return [self._lent_of(raw) for raw in self._lent()]
 
     def leaks(self, older_than: float) -> list[Lent]:
-        """Those of ``lent()`` that are older than so many seconds."""
+        """Those of ``lent()`` that are lent for longer than *older_than* seconds."""
         return [lent for lent in self.lent() if lent.age > older_than]
 
     def sites(self) -> list[Site]:

@@ -32,21 +32,29 @@ def _line(code: CodeType, offset: int) -> int:
 
 @dataclass(frozen=True)
 class Site:
-    """A place in the program that borrows, and what came of it."""
+    """A place in the program that borrows, and what came of it.
+
+    Attributes:
+        file: The file's name, or ``"?"`` when the place is not known.
+        line: Its number in the file; 0 when the place is not known.
+        function: The function's name.
+        lent: Connections that it holds now.
+        acquired: Connections that it has borrowed in all.
+        lost: Thrown away instead of returned.
+        overdue: Held for longer than ``leak_after``.
+        dirty: Closed at their return because bytes went after the last ``mark_clean()``.
+        held_max: The longest that it kept one that it has returned, in seconds.
+        held_sum: The same of all, together, in seconds.
+    """
 
     file: str
-    """The file's name, or ``"?"`` when the place is not known."""
     line: int
     function: str
     lent: int = 0
-    """Connections that it holds now."""
     acquired: int = 0
     lost: int = 0
-    """Thrown away instead of returned."""
     overdue: int = 0
-    """Held for longer than ``leak_after``."""
     dirty: int = 0
-    """Closed at their return because bytes went after the last ``mark_clean()``."""
     held_max: float = 0.0
     held_sum: float = 0.0
 
@@ -63,27 +71,35 @@ def site_at(code: CodeType | None, offset: int, **numbers: Any) -> Site:
 
 @dataclass(frozen=True)
 class Lent:
-    """A connection that is lent, and who holds it."""
+    """A connection that is lent, and who holds it.
+
+    Attributes:
+        id: The number of the lease; never used again.
+        site: Where it was borrowed: the innermost frame outside of hardsock.
+        age: Seconds since then, those in which the machine was suspended included.
+        thread: The borrower's thread.
+        task: The borrower's task, in an event loop; ``None``: a thread borrowed it.
+        reused: Whether it had been lent before.
+        bytes_sent: Since it was lent.
+        bytes_received: Since it was lent.
+        endpoint: Which of the pool's it leads to.
+        fd: -1: closed already.
+        overdue: Whether it has been lent for longer than ``leak_after``.
+        stack: Where the borrower came from, innermost first, as far as ``trace_frames`` reaches.
+    """
 
     id: int
-    """The number of the lease; never used again."""
     site: Site
-    """Where it was borrowed: the innermost frame outside of hardsock."""
     age: float
-    """Seconds since then, those in which the machine was suspended included."""
     thread: str
-    """The borrower's thread."""
     task: str | None
-    """The borrower's task, in an event loop."""
     reused: bool
     bytes_sent: int
     bytes_received: int
     endpoint: str
     fd: int
-    """-1: closed already."""
     overdue: bool
     stack: tuple[Site, ...] = ()
-    """Where the borrower came from, innermost first, as far as ``trace_frames`` reaches."""
     _thread_id: int = field(default=0, repr=False)
     _task: Any = field(default=None, repr=False, compare=False)
 
@@ -113,13 +129,19 @@ def thread_name(ident: int) -> str:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Durations in seconds: log-linear buckets, each at most a quarter wide."""
+    """Durations in seconds: log-linear buckets, each at most a quarter wide.
+
+    Attributes:
+        count: How many durations.
+        total: Their sum, in seconds.
+        maximum: The longest, in seconds.
+        buckets: ``(upper bound in seconds, how many)`` for the buckets that hold any, in order.
+    """
 
     count: int
     total: float
     maximum: float
     buckets: tuple[tuple[float, int], ...]
-    """``(upper bound in seconds, how many)`` for the buckets that hold any, in order."""
 
     def quantile(self, q: float) -> float:
         """The upper bound of the bucket in which the *q*-quantile is; 0.0 when there is none.
@@ -138,47 +160,67 @@ class Histogram:
 
 @dataclass(frozen=True)
 class PoolStats:
-    """What a pool is doing and has done. ``opened == idle + lent + dialing + closing + closed``."""
+    """What a pool is doing and has done. ``opened == idle + lent + dialing + closing + closed``.
+
+    Attributes:
+        max_size: Connections that there may be now.
+        idle: Connections that may be lent.
+        lent: Connections that are lent.
+        dialing: Connections in the making.
+        handshaking: Of ``dialing``: connected, and in the TLS handshake.
+        handshaking_for: Seconds that the longest of these takes already.
+        closing: Connections that are being closed.
+        waiting: Callers in the queue.
+        opened: Dials begun.
+        connected: Dials that succeeded.
+        closed: Connections and dials that have ended.
+        closed_by_reason: The same, by why.
+        acquired: Calls that got a connection.
+        acquired_waited: Of these: not at once.
+        handed_over: Of these: right from the hands of another, or of a dial.
+        timeouts: Calls that got none by their deadline.
+        cancelled: Calls that were cancelled.
+        refused: Calls that were refused by a limit.
+        failed: Calls that got a dial's error, or that the closing of the pool ended.
+        expired_skipped: Times that a caller out of time was passed over.
+        returned: Leases that have ended; of connections handed back untouched none is counted.
+        probes: Times that the kernel was asked before lending.
+        overdue: Leases that were reported for lasting longer than ``leak_after``.
+        returned_late: Of these, those returned after all.
+        dial_failures: In a row, of the endpoint that has most of them.
+        last_dial_error: What the last dial that failed said; ``None``: none has.
+        wait: How long calls waited: all of them, those that got nothing included.
+        dial: How long dials took, failed ones included.
+        usage: How long leases lasted that have ended.
+    """
 
     max_size: int
     idle: int
     lent: int
     dialing: int
     handshaking: int
-    """Of ``dialing``: connected, and in the TLS handshake."""
     handshaking_for: float
-    """Seconds that the longest of these takes already."""
     closing: int
     waiting: int
-    """Callers in the queue."""
     opened: int
-    """Dials begun."""
     connected: int
-    """Dials that succeeded."""
     closed: int
     closed_by_reason: dict[str, int]
     acquired: int
-    """Calls that got a connection."""
     acquired_waited: int
-    """Of these: not at once."""
     handed_over: int
-    """Of these: right from the hands of another, or of a dial."""
     timeouts: int
     cancelled: int
     refused: int
     failed: int
     expired_skipped: int
-    """Times that a caller out of time was passed over."""
     returned: int
     probes: int
-    """Times that the kernel was asked before lending."""
     overdue: int
     returned_late: int
     dial_failures: int
-    """In a row, of the endpoint that has most of them."""
     last_dial_error: str | None
     wait: Histogram
-    """All calls, those that got nothing included."""
     dial: Histogram
     usage: Histogram
 
@@ -196,27 +238,34 @@ def histogram_of(raw: tuple[int, int, int, list[tuple[int, int]]]) -> Histogram:
 
 @dataclass(frozen=True)
 class PoolCloseReport:
-    """How a pool ended, as ``Pool.close()`` tells it."""
+    """How a pool ended, as ``Pool.close()`` tells it.
+
+    Attributes:
+        clean: Nothing was lent any more.
+        lent: Who still holds what; it is closed when it is returned.
+    """
 
     clean: bool
-    """Nothing was lent any more."""
     lent: tuple[Lent, ...]
-    """Who still holds what; it is closed when it is returned."""
 
 
 @dataclass(frozen=True)
 class PoolAudit:
-    """The pool's books compared with the process and the kernel."""
+    """The pool's books compared with the process and the kernel.
+
+    Attributes:
+        stats: The books, as ``Pool.stats()`` has them.
+        descriptors: Of idle and lent connections; each is an open socket of this process.
+        missing: Descriptors that are in the books, but are no open sockets.
+        stale: Idle connections whose peer has left, which the pool worker has not seen to yet.
+        kernel: By peer: the kernel's count of TCP sockets towards it by state, of all processes.
+    """
 
     stats: PoolStats
     descriptors: tuple[int, ...]
-    """Of idle and lent connections; each is an open socket of this process."""
     missing: tuple[int, ...]
-    """Descriptors that are in the books, but are no open sockets."""
     stale: tuple[int, ...]
-    """Idle connections whose peer has left, which the pool worker has not seen to yet."""
     kernel: dict[str, dict[str, int]]
-    """By peer: the kernel's count of TCP sockets towards it by state, of all processes."""
 
     @property
     def ok(self) -> bool:

@@ -83,7 +83,8 @@ def systemd_sockets(*, unset_environment: bool = True) -> InheritedSockets:
 
     Those of socket units, and what ``systemd_notify(store=...)`` had it keep. There are none when
     LISTEN_PID is not this process. The variables are removed from the environment, so that children
-    do not believe in descriptors which they do not have.
+    do not believe in descriptors which they do not have; with ``unset_environment=False`` they stay,
+    for a second call or another library that reads them.
     """
     pid, count, names = (
         os.environ.get(name, "") for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")

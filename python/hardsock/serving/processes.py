@@ -22,9 +22,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from hardsock._core import CancelToken, Listener, Service
+from hardsock._typing import NamedTuple
 from hardsock.serving.channel import Channel
 from hardsock.serving.records import DrainReport, ServerStats, add_stats
 from hardsock.serving.signals import handling
@@ -50,36 +51,50 @@ _SOON = 0.02
 
 
 class ProcessInfo(NamedTuple):
-    """One process of a server."""
+    """One process of a server.
+
+    Attributes:
+        pid: Its process id.
+        state: ``"starting"``, ``"ready"`` or ``"leaving"``.
+        age: Seconds since it was started.
+        stats: Its ``ServerStats``, at most a second or so old; empty while it starts.
+    """
 
     pid: int
     state: str
-    """``"starting"``, ``"ready"`` or ``"leaving"``."""
     age: float
     stats: dict[str, Any]
-    """Its ``ServerStats``, at most a second or so old; empty while it starts."""
 
 
 class ProcessesReport(NamedTuple):
-    """How all processes that ever were ended: ``accepted == handled + failed + cut + lost``."""
+    """How all processes that ever were ended: ``accepted == handled + failed + cut + lost``.
+
+    Attributes:
+        reason: Why it drained, in the words of who began it; ``None``: nothing was said.
+        started: Processes, in all.
+        died: Of these, those that ended without being told to.
+        reloads: Times that all processes were replaced.
+        accepted: Connections of all processes.
+        handled: Of these, whose handler returned.
+        failed: Of these, whose handler raised.
+        cut: Of these, ended by the server.
+        lost: Connections that were open in a process when it died; as it last said, up to a second
+            before, and so an estimate, as is its part of the other numbers.
+        elapsed: Seconds from the first word to the end of the last one.
+        reports: Of those that were there at the end and ended in time.
+    """
 
     reason: str | None
     started: int
-    """Processes, in all."""
     died: int
-    """Of these, those that ended without being told to."""
     reloads: int
     accepted: int
     handled: int
     failed: int
     cut: int
     lost: int
-    """Connections that were open in a process when it died; as it last said, up to a second before,
-    and so an estimate, as is its part of the other numbers."""
     elapsed: float
-    """Seconds from the first word to the end of the last one."""
     reports: tuple[DrainReport, ...]
-    """Of those that were there at the end and ended in time."""
 
     @property
     def clean(self) -> bool:

@@ -106,18 +106,23 @@ def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:
 @names_checked
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
-    """Who we are: a certificate with its chain, and the private key for it."""
+    """Who we are: a certificate with its chain, and the private key for it.
+
+    Attributes:
+        chain: The certificate first, then the intermediates; a path or bytes, PEM (or DER for one
+            alone).
+        key: ``None``: the key is in ``chain``.
+        password: Of an encrypted key; a str is encoded in UTF-8. Without one such a key is an
+            error; nobody is ever asked.
+        ocsp_response: A DER response that a server staples (RFC 6066 section 8). The one who renews
+            it calls ``TLSConfig.reload``. One that the OpenSSL in use would not send is a
+            ``ValueError`` when the config is made.
+    """
 
     chain: Source
-    """The certificate first, then the intermediates; a path or bytes, PEM (or DER for one alone)."""
     key: Source | None = field(default=None, repr=False)
-    """``None``: the key is in ``chain``."""
     password: str | bytes | None = field(default=None, repr=False)
-    """Of an encrypted key; a str is encoded in UTF-8. Without one such a key is an error; nobody is ever asked."""
     ocsp_response: Source | None = field(default=None, repr=False)
-    """A DER response that a server staples (RFC 6066 section 8). The one who renews it calls
-    ``TLSConfig.reload``. One that the OpenSSL in use would not send is a ``ValueError`` when the
-    config is made."""
 
     def __post_init__(self) -> None:
         if _check_source("chain", self.chain) is None:
@@ -149,79 +154,93 @@ class TLSConfig:
         ValueError, TypeError: A setting is wrong or contradicts another; the message names them.
         HardsockError: A file cannot be read.
         TLSError: ``ca`` is not given and the system trusts nobody; the message names the places.
+
+    Attributes:
+        role: Which end this is: ``"client"`` or ``"server"``.
+        ca: Whom to trust: files, directories (as c_rehash makes them) or bytes. ``None``: a client
+            trusts what the system trusts (``SSL_CERT_FILE`` and ``SSL_CERT_DIR``, else OpenSSL's
+            places for them, else the bundle of a distribution), a server nobody. What is named here
+            is trusted even if it is no root.
+        crl: Revocation lists. With any, each certificate of a chain must be covered by a valid one.
+        certificates: A server needs one; of several it presents one that is for the name that the
+            client asked for (SNI) and that the client can verify; without a name, or with one that
+            none is for, the first that the client can verify. A client may have one.
+        client_certificates: Server: whether clients must show a certificate that ``ca`` has signed.
+            ``"on_request"``: not in the handshake, but when
+            ``Connection.request_client_certificate`` asks; with TLS 1.2, which has no such request,
+            as ``"optional"``. ``"on_request_or_required"``: with TLS 1.2 as ``"required"``.
+        alpn: Application protocols, the preferred first (RFC 7301). A server refuses a client with
+            which it has none in common.
+        min_version: The oldest version that is agreed to.
+        max_version: The newest version that is agreed to.
+        ciphers: Ciphers of TLS 1.2 as ciphers(1) writes them; none without forward secrecy and
+            authenticated encryption is taken.
+        security_level: Bits that keys, signatures and ciphers must be worth, 2 (112 bits) to 5 (256
+            bits), as SSL_CTX_set_security_level(3) has it.
+        strict_certificates: Refuse certificates that do not keep to RFC 5280 to the letter
+            (``VERIFY_X509_STRICT``).
+        whole_chains: Chains must end at a root: what ``ca`` names is trusted by itself only if it
+            is one.
+        ocsp: Client: ``"check"`` refuses a stapled response that is not good, ``"require"`` also
+            that there is none. A certificate that says "must staple" (RFC 7633) requires it by
+            itself. Where the OpenSSL in use hands over no response this is a ``ValueError`` when
+            the config is made.
+        post_handshake_auth: Client: let a server ask for the certificate after the handshake (RFC
+            8446 section 4.6.2), as some do for a part of what they serve. It is answered by the
+            call that receives; without one in ``certificates`` the answer is that there is none.
+            TLS 1.3 only.
+        sessions: Resume earlier sessions, which saves the certificates: only under the same name,
+            and only verified ones.
+        tickets: Server: session tickets sent after a full handshake, 0 to 8.
+        ticket_keys: Server: what session tickets are sealed with, 1 to 3 secrets of 80 random bytes
+            (``os.urandom(80)``), so that several processes or machines resume each other's
+            sessions. The first one seals, all of them open. Not replaced by themselves: see
+            ``replace_ticket_keys``. After a ``reload`` of a server that asks for client
+            certificates they have to be given again, so that who is not trusted any more is not
+            resumed. ``None``: made here and replaced twice in *session_lifetime*.
+        session_lifetime: Seconds from a full handshake in which its session, and those that follow
+            from resuming it, may be resumed; less when a certificate of its chain expires before
+            (RFC 8446 section 4.6.1 allows seven days at most). Ticket keys are replaced twice in
+            that time.
+        handshake_timeout: Seconds for a handshake, within the deadline of the call. ``None``: only
+            that one.
+        insecure_skip_verify: Client: take any certificate. Anybody in the middle can then read and
+            change everything. ``ca`` may stay as it is, and is not read.
+        insecure_skip_hostname: Client: take any name, if somebody trusted has signed the
+            certificate.
+        insecure_ciphers: As ``ciphers``, without any rule; lowers the security level to 0.
+        insecure_accept_truncation: Take an end without close_notify for an end like any other. Only
+            for protocols that can tell by themselves whether a message is whole.
+        insecure_key_log_file: A file to which the secrets of each connection are appended (NSS
+            format), for wireshark.
     """
 
     role: Literal["client", "server"] = "client"
     ca: Source | Sequence[Source] | None = None
-    """Whom to trust: files, directories (as c_rehash makes them) or bytes. ``None``: a client
-    trusts what the system trusts (``SSL_CERT_FILE`` and ``SSL_CERT_DIR``, else OpenSSL's places for
-    them, else the bundle of a distribution), a server nobody. What is named here is trusted even if it is no
-    root."""
     crl: Source | Sequence[Source] | None = None
-    """Revocation lists. With any, each certificate of a chain must be covered by a valid one."""
     certificates: Certificate | Sequence[Certificate] | None = None
-    """A server needs one; of several it presents one that is for the name that the client asked for
-    (SNI) and that the client can verify; without a name, or with one that none is for, the first
-    that the client can verify. A client may have one."""
     client_certificates: Literal[
         "none", "optional", "required", "on_request", "on_request_or_required"
     ] = "none"
-    """Server: whether clients must show a certificate that ``ca`` has signed. ``"on_request"``: not in
-    the handshake, but when ``Connection.request_client_certificate`` asks; with TLS 1.2, which has no
-    such request, as ``"optional"``. ``"on_request_or_required"``: with TLS 1.2 as ``"required"``."""
     alpn: Sequence[str] = ()
-    """Application protocols, the preferred first (RFC 7301). A server refuses a client with which
-    it has none in common."""
     min_version: Literal["TLSv1.2", "TLSv1.3"] = "TLSv1.2"
     max_version: Literal["TLSv1.2", "TLSv1.3"] = "TLSv1.3"
     ciphers: str | None = None
-    """Ciphers of TLS 1.2 as ciphers(1) writes them; none without forward secrecy and authenticated
-    encryption is taken."""
     security_level: int = 2
-    """Bits that keys, signatures and ciphers must be worth, 2 (112 bits) to 5 (256 bits), as
-    SSL_CTX_set_security_level(3) has it."""
     strict_certificates: bool = False
-    """Refuse certificates that do not keep to RFC 5280 to the letter (``VERIFY_X509_STRICT``)."""
     whole_chains: bool = False
-    """Chains must end at a root: what ``ca`` names is trusted by itself only if it is one."""
     ocsp: Literal["off", "check", "require"] = "check"
-    """Client: ``"check"`` refuses a stapled response that is not good, ``"require"`` also that there
-    is none. A certificate that says "must staple" (RFC 7633) requires it by itself. Where the
-    OpenSSL in use hands over no response this is a ``ValueError`` when the config is made."""
     post_handshake_auth: bool = False
-    """Client: let a server ask for the certificate after the handshake (RFC 8446 section 4.6.2), as
-    some do for a part of what they serve. It is answered by the call that receives; without one in
-    ``certificates`` the answer is that there is none. TLS 1.3 only."""
     sessions: bool = True
-    """Resume earlier sessions, which saves the certificates: only under the same name, and only
-    verified ones."""
     tickets: int = 2
-    """Server: session tickets sent after a full handshake, 0 to 8."""
     ticket_keys: Sequence[bytes] | None = field(default=None, repr=False, compare=False)
-    """Server: what session tickets are sealed with, 1 to 3 secrets of 80 random bytes
-    (``os.urandom(80)``), so that several processes or machines resume each other's sessions. The
-    first one seals, all of them open. Not replaced by themselves: see ``replace_ticket_keys``.
-    After a ``reload`` of a server that asks for client certificates they have to be given again,
-    so that who is not trusted any more is not resumed. ``None``: made here and replaced twice in
-    *session_lifetime*."""
     session_lifetime: int = 7200
-    """Seconds from a full handshake in which its session, and those that follow from resuming it, may
-    be resumed; less when a certificate of its chain expires before (RFC 8446 section 4.6.1 allows
-    seven days at most). Ticket keys are replaced twice in that time."""
     handshake_timeout: float | None = 10.0
-    """Seconds for a handshake, within the deadline of the call. ``None``: only that one."""
     insecure_skip_verify: bool = False
-    """Client: take any certificate. Anybody in the middle can then read and change everything.
-    ``ca`` may stay as it is, and is not read."""
     insecure_skip_hostname: bool = False
-    """Client: take any name, if somebody trusted has signed the certificate."""
     insecure_ciphers: str | None = None
-    """As ``ciphers``, without any rule; lowers the security level to 0."""
     insecure_accept_truncation: bool = False
-    """Take an end without close_notify for an end like any other. Only for protocols that can tell
-    by themselves whether a message is whole."""
     insecure_key_log_file: str | os.PathLike[str] | None = None
-    """A file to which the secrets of each connection are appended (NSS format), for wireshark."""
     _context: _core.TLSContext = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -9,7 +9,13 @@ __all__ = ["CHAPTERS", "WRONG", "Chapter"]
 
 @dataclass(frozen=True)
 class Chapter:
-    """A part of the index: what to know, and the experiments that show it."""
+    """A part of the index: what to know, and the experiments that show it.
+
+    Attributes:
+        title: Its heading.
+        text: What to know, in a paragraph.
+        names: Its experiments, in the order of the page.
+    """
 
     title: str
     text: str

@@ -14,20 +14,34 @@ Side = Literal["plain", "hardsock"]
 
 @dataclass(frozen=True)
 class Bar:
-    """A span of a timeline: a row's label, where it begins and ends, and whose it is."""
+    """A span of a timeline: a row's label, where it begins and ends, and whose it is.
+
+    Attributes:
+        row: What stands in front of its row.
+        begin: Where it begins, on the scale of the chart's *x*.
+        end: Where it ends, on the same scale.
+        side: ``"plain"`` (the standard library's sockets) or ``"hardsock"``; the colour.
+        failed: Drawn hatched, so that no colour has to tell.
+        note: What is written at its end.
+    """
 
     row: str
     begin: float
     end: float
     side: Side
     failed: bool = False
-    """Drawn hatched, so that no colour has to tell."""
     note: str = ""
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a plot: values for a percentile plot, (x, y) pairs for one over time."""
+    """A line of a plot: values for a percentile plot, (x, y) pairs for one over time.
+
+    Attributes:
+        label: What the legend calls it.
+        side: ``"plain"`` or ``"hardsock"``: the colour.
+        points: Its values or pairs, in order.
+    """
 
     label: str
     side: Side
@@ -36,13 +50,19 @@ class Line:
 
 @dataclass(frozen=True)
 class Arrow:
-    """A packet of a sequence: in which of its panels, which way, and what it was."""
+    """A packet of a sequence: in which of its panels, which way, and what it was.
+
+    Attributes:
+        panel: The title of its panel.
+        to_right: Whether it goes from left to right.
+        label: What it was.
+        failed: Drawn broken, so that no colour has to tell.
+    """
 
     panel: str
     to_right: bool
     label: str
     failed: bool = False
-    """Drawn broken, so that no colour has to tell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +70,17 @@ class Chart:
     """What is drawn: bars in rows, percentiles, lines over something, or packets between two ends.
 
     In a sequence *x* names the end on the left and *y* the one on the right; time goes downwards.
+
+    Attributes:
+        kind: Which of them it is.
+        title: What stands above it.
+        x: What is told from left to right, with its unit.
+        y: What is told upwards, with its unit.
+        bars: Of a timeline.
+        lines: Of percentiles, and of lines.
+        arrows: Of a sequence, in order.
+        log: Whether the axis of the values is logarithmic.
+        limit: A value on the scale of the chart that means something, and what.
     """
 
     kind: Literal["timeline", "percentiles", "lines", "sequence"]
@@ -61,25 +92,29 @@ class Chart:
     arrows: Sequence[Arrow] = ()
     log: bool = False
     limit: tuple[float, str] | None = None
-    """A value that means something, and what."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What was measured, and what it means."""
+    """What was measured, and what it means.
+
+    Attributes:
+        plain: Of the standard library's sockets: numbers by name, which has the unit.
+        hardsock: The same of hardsock: numbers by name, which has the unit.
+        shown: Whether the failure happened to the one and not to the other.
+        text: A paragraph with the numbers.
+        chart: What is drawn of it.
+        invalid: Why nothing can be said, if so: then *shown* means nothing.
+        conditions: What it depends on besides the machine: those of its `hardsock.lab.Wire`.
+    """
 
     plain: Mapping[str, float]
-    """Of the standard library's sockets."""
     hardsock: Mapping[str, float]
     shown: bool
-    """Whether the failure happened to the one and not to the other."""
     text: str
-    """A paragraph with the numbers."""
     chart: Chart
     invalid: str = ""
-    """Why nothing can be said, if so: then *shown* means nothing."""
     conditions: Mapping[str, Any] = field(default_factory=dict)
-    """What it depends on besides the machine: those of its `hardsock.lab.Wire`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,18 +123,23 @@ class Experiment:
 
     *measure* makes what it needs and takes it down again; it raises `hardsock.lab.Unavailable`
     where this machine lacks something.
+
+    Attributes:
+        name: As ``hardsock lab run`` takes it.
+        title: The heading of its page.
+        claim: One sentence, as it stands in textbooks and articles, put right where they are wrong.
+        why: What happens, and where that is written.
+        instead: What to do, with hardsock and without.
+        measure: Does it, and returns what was found.
+        seconds: About how long it takes.
+        is_short: Whether it is run with each commit.
     """
 
     name: str
     title: str
     claim: str
-    """One sentence, as it stands in textbooks and articles, put right where they are wrong."""
     why: str
-    """What happens, and where that is written."""
     instead: str
-    """What to do, with hardsock and without."""
     measure: Callable[[], Finding]
     seconds: float
-    """About how long it takes."""
     is_short: bool = True
-    """Whether it is run with each commit."""

@@ -36,6 +36,10 @@ class Server:
     """A server that accepts connections.
 
     Attributes:
+        name: What program it is.
+        host: The address on which it listens.
+        port: Where it listens there.
+        pid: Of its process, for signals.
         directory: Its temporary directory, gone after the block.
     """
 
