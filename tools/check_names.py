@@ -17,6 +17,7 @@ import itertools
 import re
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import common
 
@@ -162,7 +163,7 @@ def describe(module: str, name: str, origin: str | None = None) -> Name:
     origin = origin or module
     if origin == "hardsock._core":
         return of_core(module, name)
-    source = open(path_of(origin)).read()
+    source = Path(path_of(origin)).read_text()
     for node in statements(ast.parse(source)):
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             if node.name == name:

@@ -70,7 +70,7 @@ def test_missing_program_is_an_error_that_says_what_to_do(
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr("sysconfig.get_path", lambda _name: str(tmp_path))
     monkeypatch.setattr(tuning, "_FOR_ADMINISTRATORS", f"{tmp_path / 'local'}:{tmp_path / 'sbin'}")
-    with pytest.raises(tuning.TuningError, match="not installed.*package hardsock-tune"):
+    with pytest.raises(tuning.TuningError, match=r"not installed.*package hardsock-tune"):
         tuning.check()
 
 
