@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import csv
+import fnmatch
 import hashlib
 import importlib.util
 import json
@@ -410,3 +411,27 @@ def test_a_class_is_described_by_its_bases_parameters_and_members() -> None:
     assert lines[0] == "hardsock.Truncated is SocketError, EOFError"
     assert "hardsock.Truncated.bytes_done" in lines
     assert list(interfaces.describe("f", lambda a, /, b=1, *, c: None)) == ["f(a, /, b=1, *, c)"]
+
+
+def test_the_source_archive_has_what_builds_tests_and_explains() -> None:
+    """Distributions build from it, and run the suite: every folder of the repository is in it."""
+    lines = (ROOT / "MANIFEST.in").read_text().split("\n")
+    words = [word for line in lines for word in line.split()]
+    shown = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if shown.returncode != 0:
+        pytest.skip("not a checkout")
+    tops = {path.split("/")[0] for path in shown.stdout.split()}
+    by_setuptools = {"pyproject.toml", "setup.py", "README.md", "MANIFEST.in"}
+    of_the_repository = {"reports"}
+    missing = {
+        top
+        for top in tops - by_setuptools - of_the_repository
+        if not top.startswith(".") and not any(fnmatch.fnmatch(top, word) for word in words)
+    }
+    assert missing == set()
+
+
+def test_the_page_on_fragments_names_each_kind_that_is_taken() -> None:
+    said = (ROOT / "changelog.d/README.md").read_text()
+    kinds = re.findall(r"<((?:\w+\|)+\w+)>", said)[0].split("|")
+    assert kinds == [heading.lower() for heading in _tool("changelog").HEADINGS]
