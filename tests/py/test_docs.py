@@ -86,6 +86,35 @@ def test_links_lead_to_files(document: Path) -> None:
             assert (document.parent / target).exists(), target
 
 
+def _anchors(page: Path) -> set[str]:
+    """What GitHub and the site make of a page's headings."""
+    text = re.sub(r"^\s*```.*?^\s*```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    found: dict[str, int] = {}
+    anchors = set()
+    for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE):
+        words = re.sub(r"\[([^\]]+)\]\([^)]*\)", r"\1", heading.strip().lower())
+        anchor = re.sub(r"[^\w\- ]", "", words).replace(" ", "-")
+        again = found.get(anchor, 0)
+        found[anchor] = again + 1
+        anchors.add(f"{anchor}-{again}" if again else anchor)
+    return anchors
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_to_headings(document: Path) -> None:
+    text = re.sub(r"^\s*```.*?^\s*```", "", document.read_text(), flags=re.DOTALL | re.MULTILINE)
+    lost = []
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", text):
+        page = document.parent / target if target else document
+        if (
+            not target.startswith("http")
+            and page.suffix == ".md"
+            and page.parent.name != "reference"
+        ):
+            lost += [] if anchor in _anchors(page) else [f"{target}#{anchor}"]
+    assert lost == []
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_test_that_a_document_names_exists(document: Path) -> None:
     links = re.findall(r"\[`(\w+)`\]\(([^)#]*tests/[^)#]+)\)", document.read_text())
