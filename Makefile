@@ -247,7 +247,7 @@ simulate: $(SIMULATE_$(FLAVOUR)) ## the C core in a simulated network for SECOND
 	$(Q)mkdir -p build/simulate
 	$(Q)$(SAN_ENV_$(FLAVOUR)) $(SAN_RUN_$(FLAVOUR)) $(SIMULATE_$(FLAVOUR)) $(if $(SEED),--seed $(SEED) build/simulate/$(SEED).log,--seconds $(or $(SECONDS),60) $(FROM))
 
-check-simulate: $(SIMULATE_debug) ## break the core one way at a time, and see that a seed finds each (MUTATIONS)
+check-simulate: $(SIMULATE_debug) build/debug/tests/c/test_pool_model ## break the core one way at a time, and see that a seed finds each (MUTATIONS)
 	$(Q)$(TOOLPY) tests/simulation/mutations.py $(MUTATIONS)
 
 nightly-simulate:

@@ -71,10 +71,13 @@ def judged(goal: Row) -> str:
 
 def limit_of(rows: Sequence[Row], goal: Row) -> float | None:
     """Return the cost at which the goal is just met."""
+    costs = {r["implementation"]: float(r["cost"]["median"]) for r in rows if r["cost"]}
     if goal["against"] is None:
         return float(goal["at_most"])
-    found = [r for r in rows if r["implementation"] == goal["against"] and r["cost"]]
-    return goal["at_most"] * found[0]["cost"]["median"] if found else None
+    beside = goal.get("beside")
+    if goal["against"] not in costs or (beside is not None and beside not in costs):
+        return None
+    return float(goal["at_most"] * costs[goal["against"]] + (costs[beside] if beside else 0.0))
 
 
 def picture(title: str, rows: Sequence[Row]) -> str:

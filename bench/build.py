@@ -53,6 +53,18 @@ def c_programs() -> list[Path]:
     return [c_program(f, source.stem) for f in folders for source in sorted((HERE / f).glob("*.c"))]
 
 
+def core_program(name: str, flavour: str = "release") -> Path:
+    """The path of the program built from bench/core/<name>.c, linked with this checkout's core."""
+    archive, product = f"build/{flavour}/libhardsock.a", OUT / f"{name}-{flavour}"
+    _run(["make", archive], ROOT)
+    if not _is_current(product, [HERE / "core" / f"{name}.c", ROOT / archive]):
+        OUT.mkdir(parents=True, exist_ok=True)
+        flags = ("-std=c11", "-D_GNU_SOURCE", "-O2", "-flto=auto", "-Icsrc/include", "-pthread")
+        sources = (f"bench/core/{name}.c", archive, "-o", str(product))
+        _run([*compiler().split(), *flags, *sources, *TLS_LIBRARIES], ROOT)
+    return product
+
+
 def go_program() -> Path:
     """The Go worker, which does every work; needs no network."""
     product = OUT / "go_worker"

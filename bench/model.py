@@ -29,14 +29,16 @@ class Placement(enum.Enum):
 class Goal:
     """The implementation `of` needs at most `at_most` times what `against` needs.
 
-    Without `against`, `at_most` is an absolute value in the work's unit. `tail`: of the 99th
-    percentile of single operations, not of the cost.
+    Without `against`, `at_most` is an absolute value in the work's unit. `beside`: what that one
+    needs is allowed besides; the number that is shown is what is left without it. `tail`: of the
+    99th percentile of single operations, not of the cost.
     """
 
     text: str
     of: str
     at_most: float
     against: str | None = None
+    beside: str | None = None
     tail: bool = False
 
 

@@ -58,6 +58,14 @@ def ratio(mine: Series, other: Series | None) -> Spread | None:
     return Spread.of([a / b for a, b in zip(mine.costs, other.costs, strict=False)])
 
 
+def ratio_beside(mine: Series, other: Series | None, beside: Series | None) -> Spread | None:
+    """The same of what is left without the cost of a third."""
+    if other is None or beside is None or not (mine.costs and other.costs and beside.costs):
+        return None
+    rounds = zip(mine.costs, other.costs, beside.costs, strict=False)
+    return Spread.of([(a - c) / b for a, b, c in rounds])
+
+
 def tail_ratio(mine: Series, other: Series | None) -> Spread | None:
     """Of the 99th percentiles of all rounds together."""
     if other is None or not mine.latencies_ns or not other.latencies_ns:
@@ -68,6 +76,8 @@ def tail_ratio(mine: Series, other: Series | None) -> Spread | None:
 def judge(goal: Goal, mine: Series, by_name: dict[str, Series]) -> Verdict:
     if goal.tail:
         value = tail_ratio(mine, by_name.get(goal.against or ""))
+    elif goal.beside is not None:
+        value = ratio_beside(mine, by_name.get(goal.against or ""), by_name.get(goal.beside))
     elif goal.against is not None:
         value = ratio(mine, by_name.get(goal.against))
     else:
@@ -221,6 +231,7 @@ def _row_json(row: Row) -> dict[str, Any]:
             {
                 "text": v.goal.text,
                 "against": v.goal.against,
+                "beside": v.goal.beside,
                 "at_most": v.goal.at_most,
                 "measured": _spread_json(v.value),
                 "met": v.met,

@@ -17,30 +17,16 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from . import build
+
 WORKS = {"exchange": (2000, 12000, 300_000), "connect": (200, 1200, 10_000)}
 """Turns of the two counted runs, and of a timed one."""
 FLAVOURS = {"with": "release", "without": "bare"}
 
 
-def build() -> dict[str, Path]:
+def programs_of_both() -> dict[str, Path]:
     """The two programs."""
-    made = {}
-    for name, flavour in FLAVOURS.items():
-        archive = f"build/{flavour}/libhardsock.a"
-        subprocess.run(["make", archive], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-        made[name] = ROOT / "build" / "bench" / f"turns-{name}"
-        made[name].parent.mkdir(parents=True, exist_ok=True)
-        subprocess.run(
-            [
-                *("cc", "-std=c11", "-D_GNU_SOURCE", "-O2", "-flto=auto", "-Icsrc/include"),
-                *("bench/core/turns.c", archive, "-o", str(made[name])),
-                *("-lssl", "-lcrypto", "-lpthread"),
-            ],
-            cwd=ROOT,
-            check=True,
-        )
-    return made
+    return {name: build.core_program("turns", flavour) for name, flavour in FLAVOURS.items()}
 
 
 def counted(program: Path, work: str, turns: int) -> int:
@@ -82,7 +68,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.seam", description=__doc__)
     parser.add_argument("--rounds", type=int, default=21, help="pairs of timed runs")
     options = parser.parse_args()
-    programs = build()
+    programs = programs_of_both()
     for work, (few, many, turns) in WORKS.items():
         each = {
             name: (counted(program, work, many) - counted(program, work, few)) / (many - few)

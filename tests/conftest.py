@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import hardsock as hs
+from support.measured import pytest_terminal_summary as pytest_terminal_summary
 from support.require import need_module
 
 if TYPE_CHECKING:

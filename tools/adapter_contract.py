@@ -106,7 +106,7 @@ RULES = (
             ("a_reply_that_does_not_come_ends", "drip", ".*drip-True", ("TLS",)),
             ("the_queue_of_the_pool_ends", "queue", ".*", _BOTH),
             ("the_pauses_between_tries_end", "pause", ".*", _BOTH),
-            ("a_blocking_command_is_cancelled_and", "reuse after cancel", ".*", ("plain",)),
+            ("a_blocking_command_ends_and_the_next", "reuse after cancel", ".*", ()),
             ("a_reply_that_breaks_off", "reset", ".*reset-False", ("plain",)),
             ("a_reply_that_breaks_off", "reset", ".*reset-True", ("TLS",)),
             ("a_reply_that_breaks_off", "truncated", ".*truncated-False", ("plain",)),

@@ -2,6 +2,7 @@
 
     check_adapters.py [GROUP...]              the oldest and the newest versions of all groups
     check_adapters.py --which latest [...]    the newest that there are, tested or not
+    check_adapters.py --try aiohttp==3.9.* aiohttp    these, in the place of the table's: what passes yet
     check_adapters.py --list
 
 The versions are those of `hardsock.adapters._known`, so the table that users see is what is checked.
@@ -17,6 +18,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,15 +54,25 @@ GROUPS = (
         *("psycopg", ("psycopg", "psycopg_pool"), ("test_psycopg.py",), ("psycopg-binary",)),
         oldest=("psycopg-binary==3.2.*",),  # The two have to be of one version.
     ),
-    Group("pymysql", ("PyMySQL",), ("test_databases.py",), ("pg8000", "websocket-client")),
+    Group("databases", ("PyMySQL", "pg8000"), ("test_databases.py",)),
     Group("httpx", ("httpx", "httpx2"), ("test_httpx.py",)),
+    Group("httpcore", ("httpcore",), ("test_httpcore.py",)),
     Group("sdks", ("openai", "anthropic"), ("test_llm_sdks.py",)),
     Group(
         *("messaging", ("kombu", "paho-mqtt"), ("test_messaging.py",)),
         oldest=("amqp==5.1.*", "setuptools<80"),
     ),
     Group("gunicorn", ("gunicorn",), ("test_gunicorn.py",), oldest=("setuptools<80",)),
-    Group("given", ("paramiko", "websockets"), ("test_given_sockets.py",)),
+    Group("given", ("paramiko", "websockets", "websocket-client"), ("test_given_sockets.py",)),
+    Group("celery", ("celery",), ("test_celery.py",), oldest=("setuptools<80",)),
+    # By the event loop, and by a listener's socket.
+    Group("aiohttp", ("aiohttp",), ("test_aiohttp.py", "test_aiohttp_web.py")),
+    Group("asyncpg", ("asyncpg",), ("test_asyncpg.py",)),
+    Group("mysql", ("aiomysql", "asyncmy"), ("test_mariadb.py",), ("PyMySQL",)),
+    Group(
+        *("asgi", ("uvicorn", "hypercorn"), ("test_asgi_servers.py",)), ("httptools", "httpx>=0.28")
+    ),
+    Group("wsgi", ("waitress", "cheroot"), ("test_wsgi_servers.py",)),
 )
 ENDS = ("oldest", "newest")
 
@@ -73,8 +85,12 @@ def ranges() -> dict[str, tuple[str, str]]:
     return {one.library: (one.oldest, one.newest) for one in ADAPTERS if one.newest}
 
 
-def pins(group: Group, end: str) -> list[str]:
-    """What pip is told."""
+def pins(group: Group, end: str, tried: Sequence[str] = ()) -> list[str]:
+    """What pip is told; *tried* goes before what the table says of the same libraries."""
+    if tried:
+        names = {one.partition("==")[0] for one in tried}
+        wanted = [one for one in pins(group, "oldest") if one.partition("==")[0] not in names]
+        return [*tried, *wanted]
     found = ranges()
     if end == "latest":
         return [*group.libraries, *group.besides]
@@ -97,24 +113,24 @@ def runs(names: list[str], which: str) -> list[tuple[Group, str]]:
     ]
 
 
-def environment(group: Group, end: str) -> Path:
+def environment(group: Group, end: str, wanted_pins: Sequence[str]) -> Path:
     """An interpreter that has them; made anew when it is wanted otherwise."""
     place = CACHE / f"{group.name}-{end}"
-    wanted = "\n".join([sys.version, *PYTEST, *pins(group, end)])
+    wanted = "\n".join([sys.version, *PYTEST, *wanted_pins])
     stamp = place / "wanted"
     if end == "latest" or not stamp.exists() or stamp.read_text() != wanted:
         subprocess.run([sys.executable, "-m", "venv", "--clear", place], check=True)
         pip = [place / "bin/python", "-m", "pip", "--disable-pip-version-check", "install", "-q"]
-        subprocess.run([*pip, *PYTEST, *pins(group, end)], check=True)
+        subprocess.run([*pip, *PYTEST, *wanted_pins], check=True)
         stamp.write_text(wanted)
     return place / "bin/python"
 
 
-def check(group: Group, end: str) -> tuple[bool, str]:
+def check(group: Group, end: str, tried: Sequence[str]) -> tuple[bool, str]:
     """Whether its tests pass, and what pytest says at the end."""
     log = CACHE / f"{group.name}-{end}.log"
     try:
-        python = environment(group, end)
+        python = environment(group, end, pins(group, end, tried))
     except subprocess.CalledProcessError as exc:
         return False, f"cannot be installed: {exc}"
     # Not installed there, the package announces no plugin; xdist hands -p to no worker.
@@ -147,6 +163,7 @@ def check(group: Group, end: str) -> tuple[bool, str]:
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description="Test adapters with the versions they name.")
     parser.add_argument("--which", choices=[*ENDS, "both", "latest"], default="both")
+    parser.add_argument("--try", action="append", default=[], metavar="PIN", dest="tried")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("groups", nargs="*", metavar="GROUP")
     args = parser.parse_args(argv)
@@ -155,15 +172,17 @@ def main(argv: list[str]) -> int:
         print(f"check_adapters: no group {', '.join(unknown)}; there are {', '.join(names)}")
         return 2
     wanted = runs(args.groups, args.which)
+    if args.tried:
+        wanted = [(group, "tried") for group in GROUPS if group.name in args.groups]
     if args.list:
         for group, end in wanted:
-            print(f"{group.name:<10} {end:<7} {' '.join(pins(group, end))}")
+            print(f"{group.name:<10} {end:<7} {' '.join(pins(group, end, args.tried))}")
         return 0
     CACHE.mkdir(parents=True, exist_ok=True)
     failed = 0
     for group, end in wanted:
         begun = time.monotonic()
-        good, said = check(group, end)
+        good, said = check(group, end, args.tried)
         failed += not good
         took = time.monotonic() - begun
         state = "ok" if good else "FAIL"

@@ -18,6 +18,7 @@ FRAMES_PER_CLOCK_READ = {"frames_1k": 512, "frames_1m": 4}
 RECEIVE_SIZE = 4096  # what one asks for who does not know what will come
 BACKLOG = 4096
 MEMORY_WARM_UP = 500  # connections that are held but not counted
+MOST_SERVED = 19_000  # connections that a server takes which has a limit
 
 
 def rate(operation: Callable[[], object], seconds: float) -> dict[str, Any]:

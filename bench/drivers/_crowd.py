@@ -70,6 +70,21 @@ def only(target: Target, serve: Serve) -> Crowd:
     return _crowds[0]
 
 
+def hold(
+    target: Target,
+    count: int,
+    serve: Serve,
+    memory: Callable[[], int] = _common.anonymous_bytes,
+) -> dict[str, Any]:
+    """Memory of a server whose clients stay, after a message each."""
+    crowd = only(target, serve)
+    more = _common.allowed_connections(count) - _common.MEMORY_WARM_UP
+    crowd.command(f"open {crowd.port} {_common.MEMORY_WARM_UP}")
+    before = memory()
+    crowd.command(f"open {crowd.port} {more}")
+    return {"connections": more, "bytes": memory() - before}
+
+
 def of(target: Target, count: int, serve: Serve) -> Crowd:
     """This process's crowd, with count connections open."""
     is_new = not _crowds

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, suppress
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import hardsock as hs
 from hardsock import aio
@@ -80,6 +80,24 @@ async def _echo(conn: aio.Connection) -> None:
                 await conn.sendall(data)
 
 
+async def _echo_message(conn: aio.Connection) -> None:
+    await conn.sendall(await conn.recv(_common.RECEIVE_SIZE))
+
+
+async def serve(announce: Announce, per: Literal["connection", "message"]) -> None:
+    """aio.serve itself; ``per="message"`` has no task for a connection that is quiet."""
+    async with aio.serve(
+        _echo if per == "connection" else _echo_message,
+        ("127.0.0.1", 0),
+        per=per,
+        drain_timeout=5,
+        max_connections=_common.MOST_SERVED,
+        backlog=_common.BACKLOG,
+    ) as server:
+        announce(server.address[1])
+        await server.wait()
+
+
 class Works:
     """The works on one kind of loop: how to run a coroutine, and how to start tasks there."""
 
@@ -126,6 +144,11 @@ class Works:
 
     def crowd_echo(self, target: Target, seconds: float, count: int) -> dict[str, Any]:
         return self._crowd(target, count).echo(seconds)
+
+    def idle_memory_served(self, target: Target, seconds: float, count: int) -> dict[str, Any]:
+        return _crowd.hold(
+            target, count, lambda announce: self._run(lambda: serve(announce, "connection"))
+        )
 
     async def _idle_memory_awaited(self, target: Target, count: int) -> dict[str, Any]:
         async def open_one() -> aio.Connection:

@@ -150,4 +150,4 @@ class TLSWorks:
         def serve(announce: _crowd.Announce) -> None:
             self._run(lambda: self._serve(_echo, announce))
 
-        return _tls.hold(target, count, serve)
+        return _crowd.hold(target, count, serve)

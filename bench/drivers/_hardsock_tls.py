@@ -7,7 +7,7 @@ from typing import Any
 import hardsock as hs
 
 from ..model import Target
-from . import _common, _tls
+from . import _common, _crowd, _tls
 from ._common import BACKLOG, DEADLINE, MESSAGE
 from ._crowd import Announce
 
@@ -106,4 +106,4 @@ def tls_accept(target: Target, seconds: float, count: int) -> dict[str, Any]:
 
 
 def tls_idle_memory_server(target: Target, seconds: float, count: int) -> dict[str, Any]:
-    return _tls.hold(target, count, _keep)
+    return _crowd.hold(target, count, _keep)

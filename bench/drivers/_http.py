@@ -20,7 +20,7 @@ BODY = b"hello, world\n"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n" + BODY
 END = b"\r\n\r\n"
 RECEIVE_SIZE = 65536
-MOST_CONNECTIONS = 19_000
+MOST_CONNECTIONS = _common.MOST_SERVED
 
 
 class Request:
@@ -113,13 +113,7 @@ class Works:
         return self._measure(lambda: crowd.churn(seconds))
 
     def http_idle_memory(self, target: Target, seconds: float, count: int) -> dict[str, Any]:
-        crowd = _crowd.only(target, self._parsed)
-        count = _common.allowed_connections(count)
-        crowd.command(f"open {crowd.port} {_common.MEMORY_WARM_UP}")
-        before = self._memory()
-        crowd.command(f"open {crowd.port} {count - _common.MEMORY_WARM_UP}")
-        grown = self._memory() - before
-        return {"connections": count - _common.MEMORY_WARM_UP, "bytes": grown}
+        return _crowd.hold(target, count, self._parsed, self._memory)
 
 
 def for_ever() -> None:

@@ -184,6 +184,9 @@ class StreamWorks:
     def crowd_echo(self, target: Target, seconds: float, count: int) -> dict[str, Any]:
         return _crowd.of(target, count, lambda announce: self._run(_serve(announce))).echo(seconds)
 
+    def idle_memory_served(self, target: Target, seconds: float, count: int) -> dict[str, Any]:
+        return _crowd.hold(target, count, lambda announce: self._run(_serve(announce)))
+
     def idle_memory_awaited(self, target: Target, seconds: float, count: int) -> dict[str, Any]:
         result: dict[str, Any] = self._run(_idle_memory_awaited(target, count))
         return result

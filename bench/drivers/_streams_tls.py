@@ -8,7 +8,7 @@ import ssl
 from typing import Any
 
 from ..model import SkipWork, Target
-from . import _common, _tls
+from . import _common, _crowd, _tls
 from ._common import BACKLOG
 from ._crowd import Announce
 from ._streams import RunLoop, Streams, by_deadline, close, exchange
@@ -136,4 +136,4 @@ class StreamTLSWorks:
         return _tls.accept(target, seconds, lambda announce: self._run(_serve(_greet, announce)))
 
     def tls_idle_memory_server(self, target: Target, seconds: float, count: int) -> dict[str, Any]:
-        return _tls.hold(target, count, lambda announce: self._run(_serve(_echo, announce)))
+        return _crowd.hold(target, count, lambda announce: self._run(_serve(_echo, announce)))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..model import Target
-from . import _common, _crowd
+from . import _crowd
 
 FOLDER = os.environ.get("BENCH_TLS", "")  # certificates.py makes what is in it
 CA = os.path.join(FOLDER, "ca.pem")
@@ -91,13 +91,3 @@ def accept(target: Target, seconds: float, serve: _crowd.Serve) -> dict[str, Any
     start = time.process_time_ns()
     answer = crowd.command(f"accept {crowd.port} {seconds}")
     return {**answer, "cpu_ns": time.process_time_ns() - start}
-
-
-def hold(target: Target, count: int, serve: _crowd.Serve) -> dict[str, Any]:
-    """Memory of a server whose clients stay, after a message each."""
-    crowd = _crowd.only(target, serve)
-    more = _common.allowed_connections(count) - _common.MEMORY_WARM_UP
-    crowd.command(f"open {crowd.port} {_common.MEMORY_WARM_UP}")
-    before = _common.anonymous_bytes()
-    crowd.command(f"open {crowd.port} {more}")
-    return {"connections": more, "bytes": _common.anonymous_bytes() - before}

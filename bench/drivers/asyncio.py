@@ -21,6 +21,7 @@ crowd_churn = _works.crowd_churn
 crowd_echo = _works.crowd_echo
 idle_memory = _works.idle_memory
 idle_memory_awaited = _works.idle_memory_awaited
+idle_memory_served = _works.idle_memory_served
 importing = _importing.of("import ssl, asyncio")
 
 _http_works = http_works_with(asyncio.run)

@@ -39,6 +39,7 @@ frames_1m = _works.frames_1m
 crowd_churn = _works.crowd_churn
 crowd_echo = _works.crowd_echo
 idle_memory_awaited = _works.idle_memory_awaited
+idle_memory_served = _works.idle_memory_served
 
 
 def version() -> str:

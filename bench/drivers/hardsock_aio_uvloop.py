@@ -18,6 +18,7 @@ frames_1m = _works.frames_1m
 crowd_churn = _works.crowd_churn
 crowd_echo = _works.crowd_echo
 idle_memory_awaited = _works.idle_memory_awaited
+idle_memory_served = _works.idle_memory_served
 
 _http_works = http_works_with(uvloop.run)
 http_raw = _http_works.http_raw

@@ -7,8 +7,8 @@ from typing import Any
 
 import hardsock as hs
 
-from ..model import SkipWork
-from . import _common, _http, hardsock
+from ..model import SkipWork, Target
+from . import _common, _crowd, _http, hardsock
 from ._crowd import Announce
 from .hardsock_threads import WORKERS
 
@@ -55,3 +55,11 @@ http_raw_paced = _works.http_raw_paced
 http_parsed = _works.http_parsed
 http_parsed_churn = _works.http_parsed_churn
 http_idle_memory = _works.http_idle_memory
+
+
+def _echo(conn: hs.Connection) -> None:
+    conn.sendall(conn.recv(_common.RECEIVE_SIZE))
+
+
+def idle_memory_served(target: Target, seconds: float, count: int) -> dict[str, Any]:
+    return _crowd.hold(target, count, lambda announce: _serve(_echo, announce, WORKERS))

@@ -153,6 +153,10 @@ def crowd_echo(target: Target, seconds: float, count: int) -> dict[str, Any]:
     return _crowd.of(target, count, lambda announce: trio.run(serve, announce)).echo(seconds)
 
 
+def idle_memory_served(target: Target, seconds: float, count: int) -> dict[str, Any]:
+    return _crowd.hold(target, count, lambda announce: trio.run(serve, announce))
+
+
 def idle_memory_awaited(target: Target, seconds: float, count: int) -> dict[str, Any]:
     async def run() -> dict[str, Any]:
         async def open_one() -> trio.SocketStream:

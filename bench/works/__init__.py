@@ -32,6 +32,7 @@ ALL: tuple[Work, ...] = (
     ten_thousand.ECHO,
     ten_thousand.CHURN,
     idle_memory.AWAITED,
+    idle_memory.SERVED,
     *http_servers.WORKS,
     tls_handshake.FULL,
     tls_handshake.RESUMED,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 
 from ..model import Measure, Placement, Work
+from .lines import ON_TRIO
 
 ONE_KIB = Work(
     name="frames_1k",
@@ -29,13 +30,14 @@ ONE_KIB = Work(
         "hardsock-aio-uvloop",
         "hardsock-aio-batch",
         "hardsock-aio-trio",
+        "hardsock-aio-trio-batch",
         "asyncio",
         "uvloop",
         "trio",
         "go",
     ),
     c_programs={"c": ("stream", "frames")},
-    goals=(),
+    goals=ON_TRIO,
 )
 
 ONE_MIB = dataclasses.replace(
@@ -44,4 +46,5 @@ ONE_MIB = dataclasses.replace(
     title="frame, 1 MiB",
     peer_mode="frames_1m",
     implementations=tuple(n for n in ONE_KIB.implementations if "batch" not in n),
+    goals=(),
 )

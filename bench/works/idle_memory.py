@@ -8,6 +8,11 @@ The peer, a process of its own, holds the other ends.
 
 Awaited: the same in an event loop, and on each connection a task (Go: a goroutine) waits in a
 receive of at most 4096 bytes.
+
+Served: the other way round: the process is a server, and 10,000 clients (peers/crowd.c) connect, have
+64 bytes echoed, and are quiet. A task waits on each in its echo loop, but for "hardsock-aio-messages"
+and "hardsock-messages": there what waits is neither a task nor a thread (per="message"), and a handler
+begins when a message does.
 """
 
 from __future__ import annotations
@@ -44,4 +49,24 @@ AWAITED = dataclasses.replace(
         "go",
     ),
     goals=(),
+)
+
+SERVED = dataclasses.replace(
+    WORK,
+    name="idle_memory_served",
+    title="idle, served",
+    peer_program="crowd",
+    peer_mode="256",
+    placement=Placement.SPLIT,
+    implementations=(
+        "hardsock-aio-messages",
+        "hardsock-messages",
+        "hardsock-aio",
+        "hardsock-aio-uvloop",
+        "hardsock-aio-trio",
+        "asyncio",
+        "uvloop",
+        "trio",
+    ),
+    goals=(Goal(text="<= 1.5 KiB without a task", of="hardsock-aio-messages", at_most=1536.0),),
 )

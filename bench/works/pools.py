@@ -9,7 +9,8 @@ and hardsock ask the kernel at every lend whether the peer is there and has said
 "psycopg-pool-check" and "sqlalchemy-pre-ping" ask the peer itself, by the shortest round trip that
 there is, on real connections; the others do not look at all.
 "lifoqueue" is queue.LifoQueue, get and put, without a timeout; "with-lock" lends nothing: it is what
-a with statement costs by itself. Go is database/sql.
+a with statement costs by itself; "c-poll" only asks the kernel, in C, what hardsock asks it at every
+lend. Go is database/sql.
 
 Fairness: twenty threads (Go: goroutines) share two connections that each holds for 10 ms, for 2 s.
 The cost is how many times more often the most served one got a connection than the least served
@@ -38,9 +39,10 @@ CHECKOUT = Work(
     peer_mode="echo",
     placement=Placement.SPLIT,
     implementations=(
-        *("hardsock", "hardsock-acquire", "lifoqueue", "with-lock"),
+        *("hardsock", "hardsock-acquire", "lifoqueue", "with-lock", "c-poll"),
         *(*OTHERS, *ASKING_THE_PEER),
     ),
+    c_programs={"c-poll": ("quiet_poll", "")},
     floor=None,
     goals=(
         Goal(text="<= 0.5 x LifoQueue", of="hardsock-acquire", against="lifoqueue", at_most=0.5),
@@ -59,6 +61,13 @@ CHECKOUT = Work(
             at_most=0.2,
         ),
         Goal(text="<= 0.2 x urllib3", of="hardsock", against="urllib3", at_most=0.2),
+        Goal(
+            text="<= 2 x an empty with, beside the kernel's answer",
+            of="hardsock",
+            against="with-lock",
+            beside="c-poll",
+            at_most=2.0,
+        ),
     ),
 )
 

@@ -31,7 +31,7 @@ WORK = Work(
         "go",
     ),
     c_programs={"c": ("request_reply", "deadline"), "c-blocking": ("request_reply", "blocking")},
-    goals=(Goal(text="<= 1.05 x stdlib", of="hardsock", against="stdlib", at_most=1.05),),
+    goals=(Goal(text="<= 1.00 x stdlib", of="hardsock", against="stdlib", at_most=1.00),),
 )
 
 AWAITED = dataclasses.replace(
@@ -51,7 +51,7 @@ AWAITED = dataclasses.replace(
         "go",
     ),
     goals=(
-        Goal(text=">= 1.5 x asyncio", of="hardsock-aio", against="asyncio", at_most=1 / 1.5),
-        Goal(text=">= 1.5 x uvloop", of="hardsock-aio-uvloop", against="uvloop", at_most=1 / 1.5),
+        Goal(text=">= 2.5 x asyncio", of="hardsock-aio", against="asyncio", at_most=1 / 2.5),
+        Goal(text=">= 2.5 x uvloop", of="hardsock-aio-uvloop", against="uvloop", at_most=1 / 2.5),
     ),
 )

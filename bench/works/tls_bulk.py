@@ -16,7 +16,7 @@ import dataclasses
 
 from ..model import Goal, Measure, Placement, Work, with_cpu
 
-_AT_MOST_C = Goal(text="<= 1.10 x c", of="hardsock", against="c", at_most=1.10)
+_AT_MOST_C = Goal(text="<= 1.05 x c", of="hardsock", against="c", at_most=1.05)
 _AT_MOST_STDLIB = Goal(text="<= 1.00 x stdlib", of="hardsock", against="stdlib", at_most=1.00)
 
 _RECEIVE = Work(

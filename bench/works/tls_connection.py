@@ -73,4 +73,5 @@ IDLE_SERVER = dataclasses.replace(
     implementations=REQUEST_REPLY.implementations,
     peer_mode="64",
     c_programs={"c": ("tls_server", "hold")},
+    goals=_IDLE_GOALS[:-1],  # Resuming is a client's.
 )

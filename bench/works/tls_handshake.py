@@ -25,7 +25,7 @@ import dataclasses
 
 from ..model import Goal, Measure, Placement, Work, with_cpu
 
-_AT_MOST_C = Goal(text="<= 1.10 x c", of="hardsock", against="c", at_most=1.10)
+_AT_MOST_C = Goal(text="<= 1.05 x c", of="hardsock", against="c", at_most=1.05)
 _AT_MOST_STDLIB = Goal(text="<= 1.00 x stdlib", of="hardsock", against="stdlib", at_most=1.00)
 
 _FULL = Work(
@@ -58,6 +58,10 @@ RESUMED = with_cpu(
         name="tls_resume",
         title="TLS resumed",
         c_programs={"c": ("tls_handshake", "resumed")},
+        goals=(
+            Goal(text="<= 1.05 x c", of="hardsock", against="c", at_most=1.05),
+            _AT_MOST_STDLIB,
+        ),
     )
 )
 

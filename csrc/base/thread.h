@@ -15,5 +15,8 @@ int hs_thread_start(const char *name, size_t stack_bytes, void *(*fn)(void *arg)
 /* Whether the thread waits in the kernel (for a descriptor, a time, a lock), as opposed to running
  * or waiting for a processor. False for one that is not there. Reads /proc. */
 bool hs_thread_sleeps(pid_t tid);
+/* A small number that this thread has for good, given as it first asks: for what threads would all
+ * write to if each did not have a part of its own (tally.h). Threads may have come to share one. */
+unsigned hs_thread_number(void);
 
 #endif

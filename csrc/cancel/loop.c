@@ -67,6 +67,7 @@ struct hs_loop {
     struct hs_own_fd epoll; /* own */
     uint32_t salt;          /* where the generations of its slots begin */
     bool lost;
+    bool unheard;           /* the kernel did not say what is ready, when it was asked last */
     struct hs_waker *waker; /* owns: a reference */
     struct slot **slots;    /* own; by number, made on first use: lists must not move */
     size_t n_slots;
@@ -189,6 +190,13 @@ hs_loop_is_lost(const struct hs_loop *l)
 {
     HS_CHECK(l, LOOP_MAGIC);
     return l->lost;
+}
+
+bool
+hs_loop_is_unheard(const struct hs_loop *l)
+{
+    HS_CHECK(l, LOOP_MAGIC);
+    return l->unheard && !l->lost;
 }
 
 hs_err
@@ -590,6 +598,7 @@ hs_loop_collect(struct hs_loop *l)
     if (l->lost)
         return;
     n = hs_sys_epoll_wait(l->epoll.number, events, BATCH, 0);
+    l->unheard = n < 0;
     for (int i = 0; i < n; i++)
         if (!loop_hear(l, &events[i]) && !loop_has_set(l))
             return;

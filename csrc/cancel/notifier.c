@@ -61,7 +61,7 @@ struct hs_notifier {
     /* guarded by lock: */
     enum phase phase;
     pthread_t thread;
-    int64_t pause_until_ns;   /* something failed for want of memory: nothing is tried before */
+    int64_t pause_until_ns;   /* something failed that may pass: nothing is tried before */
     struct hs_loop *loop;     /* owns; NULL: no thread */
     struct hs_list all;       /* hs_alarm.all: those that are not over */
     struct hs_list again;     /* hs_alarm.link: to be stepped */
@@ -381,6 +381,8 @@ step_all_locked(struct hs_notifier *n)
     struct hs_list now;
 
     hs_loop_collect(n->loop);
+    if (hs_loop_is_unheard(n->loop)) /* All look for themselves, and then we wait without it. */
+        n->pause_until_ns = hs_now() + PAUSE_NS;
     if (hs_loop_is_lost(n->loop) && renew_loop_locked(n) != HS_OK) {
         n->pause_until_ns = hs_now() + PAUSE_NS;
         return;

@@ -18,9 +18,18 @@
  * After a fork the child's copies of tokens keep their state and can be asked and cancelled, but
  * their lists and locks are the dead threads' and are left alone: no links, no sweeps, no freeing.
  *
- * Ownership: a child owns references to its parents; a parent's list of children is weak, and a
- * child unlinks itself, under the parent's lock, before its memory goes. A sweep that finds a child
- * takes a reference only if the count is not already zero.
+ * Ownership: a child owns references to its parents; a parent's lists of children are weak, and a
+ * child unlinks itself, under the lock of its list, before its memory goes. A sweep that finds a
+ * child takes a reference only if the count is not already zero.
+ *
+ * Children of one parent that several threads make at the same time: the first who finds the
+ * parent's lock taken splits it. From then on new children are listed in parts, each with a lock of
+ * its own and chosen by the thread, so that those who make children neither wait nor sleep for each
+ * other. What is listed stays where it is. Invariants: `parts` is set once, and freed with the
+ * token; a link is in one list for its life, and link->guard is the lock of that; no two of these
+ * locks are held together; who looks for children looks into the token's own list and into every
+ * part, one after the other. A child that is linked behind such a look has to look up by itself,
+ * which it does whenever it is asked; `ended` and the deadline are set before the look begins.
  */
 #include "token.h"
 
@@ -30,6 +39,7 @@
 #include "../base/check.h"
 #include "../base/err.h"
 #include "../base/sys.h"
+#include "../base/tally.h"
 #include "../base/time.h"
 
 #include <errno.h>
@@ -42,6 +52,8 @@
 
 #define TOKEN_MAGIC 0x70c3e410U
 #define FREED 0x71
+#define IDS_AT_A_TIME 1024
+#define PARTS 8
 
 struct reason {
     atomic_long refs;
@@ -50,7 +62,15 @@ struct reason {
 
 struct parent_link {
     struct hs_token *parent, *child;
-    struct hs_list link; /* guarded by parent->lock */
+    struct hs_lock *guard; /* the parent's lock or that of one of its parts; NULL: not linked */
+    struct hs_list link;   /* guarded by it */
+};
+
+/* Some of a token's children. Longer than what is written to by a cache line: no two share one. */
+struct part {
+    struct hs_lock lock;
+    struct hs_list children; /* guarded by lock: parent_link.link */
+    char apart[HS_CACHE_LINE];
 };
 
 /* The kernel objects behind hs_token_fileno. */
@@ -68,7 +88,8 @@ struct hs_token {
     _Atomic int64_t deadline_ns;
     struct hs_wakelist waiters;
     struct hs_lock lock;
-    struct hs_list children;     /* guarded by lock: parent_link.link */
+    struct hs_list children;     /* guarded by lock: parent_link.link; more are in parts */
+    struct part *_Atomic parts;  /* owns: PARTS of them; NULL: nobody has had to wait; write once */
     struct hs_list callbacks;    /* guarded by lock: hs_callback.link */
     struct watch *watch;         /* guarded by lock; write once */
     struct hs_token *sweep_next; /* guarded by sweep_lock */
@@ -80,8 +101,7 @@ struct hs_token {
 };
 
 static struct hs_lock sweep_lock = HS_LOCK_STATIC(HS_RANK_SWEEP);
-static atomic_long live;
-static _Atomic uint64_t last_id;
+static struct hs_tally live;
 
 /* Used when there is no memory for a reason: cancelling must not fail. Never freed. */
 static struct reason reason_without_memory = {
@@ -96,7 +116,7 @@ static struct reason deadline_without_memory = {
 long
 hs_token_live(void)
 {
-    return atomic_load_explicit(&live, memory_order_relaxed);
+    return hs_tally_sum(&live);
 }
 
 /* The sweeping thread, if there was one, is not in the child. */
@@ -153,20 +173,91 @@ hs_token_is_ours(const struct hs_token *t)
     return t->generation == hs_fork_generation();
 }
 
+/* ---- Lists of children ---------------------------------------------------------------------- */
+
+/* NULL: there is no memory, and the token's own list has to do. */
+static struct part *
+token_split(struct hs_token *t)
+{
+    struct part *made = hs_sys_calloc(PARTS, sizeof(*made)), *none = NULL;
+
+    if (made == NULL)
+        return NULL;
+    for (size_t i = 0; i < PARTS; i++) {
+        hs_lock_init(&made[i].lock, HS_RANK_TOKEN);
+        hs_list_init(&made[i].children);
+    }
+    if (atomic_compare_exchange_strong(&t->parts, &none, made))
+        return made;
+    for (size_t i = 0; i < PARTS; i++) /* Another thread was first. */
+        hs_lock_fini(&made[i].lock);
+    free(made);
+    return none;
+}
+
+static void
+link_child(struct hs_token *parent, struct parent_link *l)
+{
+    struct part *parts = atomic_load(&parent->parts);
+    struct hs_list *children = &parent->children;
+
+    l->guard = &parent->lock;
+    if (parts != NULL || !hs_lock_try(l->guard)) {
+        if (parts != NULL || (parts = token_split(parent)) != NULL) {
+            struct part *mine = &parts[hs_thread_number() % PARTS];
+
+            l->guard = &mine->lock;
+            children = &mine->children;
+        }
+        hs_lock_take(l->guard);
+    }
+    hs_list_append(children, &l->link);
+    hs_lock_drop(l->guard);
+}
+
 static void
 link_to_parents(struct hs_token *t)
 {
-    for (size_t i = 0; i < t->nparents; i++) {
-        struct parent_link *l = &t->parents[i];
-
-        hs_list_init(&l->link);
-        if (!hs_token_is_ours(l->parent))
-            continue;
-        hs_lock_take(&l->parent->lock);
-        hs_list_append(&l->parent->children, &l->link);
-        hs_lock_drop(&l->parent->lock);
-    }
+    for (size_t i = 0; i < t->nparents; i++)
+        if (hs_token_is_ours(t->parents[i].parent))
+            link_child(t->parents[i].parent, &t->parents[i]);
 }
+
+static void
+unlink_child(struct parent_link *l)
+{
+    if (l->guard == NULL)
+        return;
+    hs_lock_take(l->guard);
+    hs_list_unlink(&l->link);
+    hs_lock_drop(l->guard);
+}
+
+static bool
+has_none_in_parts(struct hs_token *t)
+{
+    struct part *parts = atomic_load(&t->parts);
+    bool none = true;
+
+    for (size_t i = 0; parts != NULL && none && i < PARTS; i++) {
+        hs_lock_take(&parts[i].lock);
+        none = hs_list_empty(&parts[i].children);
+        hs_lock_drop(&parts[i].lock);
+    }
+    return none;
+}
+
+static void
+free_parts(struct part *parts)
+{
+    for (size_t i = 0; parts != NULL && i < PARTS; i++) {
+        HS_ASSERT(hs_list_empty(&parts[i].children));
+        hs_lock_fini(&parts[i].lock);
+    }
+    free(parts);
+}
+
+/* ---- Making and freeing --------------------------------------------------------------------- */
 
 /* Bounds the walk up, and with it the recursion through further parents. */
 static size_t
@@ -177,6 +268,21 @@ count_paths(struct hs_token *const *parents, size_t nparents)
     for (size_t i = 0; i < nparents; i++)
         paths += parents[i]->paths;
     return paths;
+}
+
+/* Each thread takes many at a time: tokens that have nothing in common share no cache line either.
+ * A forked child goes on with those of its thread, as the parent does: ids are a process's own. */
+static uint64_t
+new_id(void)
+{
+    static _Atomic uint64_t taken;
+    static _Thread_local uint64_t last, end;
+
+    if (last == end) {
+        last = atomic_fetch_add_explicit(&taken, IDS_AT_A_TIME, memory_order_relaxed);
+        end = last + IDS_AT_A_TIME;
+    }
+    return ++last;
 }
 
 hs_err
@@ -199,7 +305,7 @@ hs_token_new(struct hs_token *const *parents, size_t nparents, int64_t deadline_
     t->paths = paths;
     t->magic = TOKEN_MAGIC;
     t->refs = 1;
-    t->id = atomic_fetch_add(&last_id, 1) + 1;
+    t->id = new_id();
     t->generation = hs_fork_generation();
     t->deadline_ns = deadline_ns;
     hs_wakelist_init(&t->waiters);
@@ -211,7 +317,7 @@ hs_token_new(struct hs_token *const *parents, size_t nparents, int64_t deadline_
     for (size_t i = 0; i < nparents; i++)
         t->parents[i] = (struct parent_link){.parent = hs_token_ref(parents[i]), .child = t};
     link_to_parents(t);
-    atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
+    hs_tally_add(&live, 1);
     *ret_token = t;
     return HS_OK;
 }
@@ -255,10 +361,11 @@ token_free(struct hs_token *t)
     hs_wakelist_fini(&t->waiters);
     hs_lock_fini(&t->lock);
     watch_free(t->watch);
+    free_parts(atomic_load(&t->parts));
     reason_unref(atomic_load(&t->ended));
     memset(t, FREED, sizeof(*t));
     free(t);
-    atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
+    hs_tally_add(&live, -1);
 }
 
 /* Freeing a leaf may free its parents: long chains are unwound in a loop, not by recursion. The
@@ -275,11 +382,7 @@ hs_token_unref(struct hs_token *t)
         for (size_t i = 0; i < t->nparents; i++) {
             struct hs_token *parent = t->parents[i].parent;
 
-            if (hs_token_is_ours(parent)) {
-                hs_lock_take(&parent->lock);
-                hs_list_unlink(&t->parents[i].link);
-                hs_lock_drop(&parent->lock);
-            }
+            unlink_child(&t->parents[i]);
             if (i == 0)
                 next = parent;
             else
@@ -432,13 +535,10 @@ touch_locked(struct hs_token *t, bool ended, struct hs_list *fired)
         (void)hs_own_fd_ring(&t->watch->event);
 }
 
-/* Wakes who waits on t and hands its children to the sweep. */
 static void
-token_visit(struct hs_token *t, bool ended, struct hs_token **queue, struct hs_list *fired)
+hand_over_locked(const struct hs_list *children, struct hs_token **queue)
 {
-    hs_lock_take(&t->lock);
-    touch_locked(t, ended, fired);
-    for (struct hs_list *l = t->children.next; l != &t->children; l = l->next) {
+    for (struct hs_list *l = children->next; l != children; l = l->next) {
         struct hs_token *child = HS_CONTAINER(l, struct parent_link, link)->child;
 
         if (child->in_sweep || !ref_unless_dead(child))
@@ -447,7 +547,24 @@ token_visit(struct hs_token *t, bool ended, struct hs_token **queue, struct hs_l
         child->sweep_next = *queue;
         *queue = child;
     }
+}
+
+/* Wakes who waits on t and hands its children to the sweep. */
+static void
+token_visit(struct hs_token *t, bool ended, struct hs_token **queue, struct hs_list *fired)
+{
+    struct part *parts;
+
+    hs_lock_take(&t->lock);
+    touch_locked(t, ended, fired);
+    hand_over_locked(&t->children, queue);
     hs_lock_drop(&t->lock);
+    parts = atomic_load(&t->parts);
+    for (size_t i = 0; parts != NULL && i < PARTS; i++) {
+        hs_lock_take(&parts[i].lock);
+        hand_over_locked(&parts[i].children, queue);
+        hs_lock_drop(&parts[i].lock);
+    }
     hs_wakelist_wake(&t->waiters);
 }
 
@@ -457,6 +574,8 @@ visit_leaf(struct hs_token *t, bool ended, struct hs_list *fired)
 {
     bool leaf;
 
+    if (!has_none_in_parts(t))
+        return false;
     hs_lock_take(&t->lock);
     leaf = hs_list_empty(&t->children);
     if (leaf)

@@ -497,7 +497,8 @@ hs_connector_resolve(struct hs_connector *cn, struct hs_op *op, struct hs_error 
 
         if ((rv = check_descriptors(cn, err)) != HS_OK)
             return gave_up(cn, rv, err);
-        (void)hs_race_collect(cn, NULL, &none);
+        if ((rv = hs_race_collect(cn, err, &none)) < 0)
+            return gave_up(cn, rv, err);
         hs_order_collect(cn);
         if (hs_order_is_complete(cn))
             break;

@@ -816,7 +816,8 @@ HS_API HS_NODISCARD hs_err hs_conn_tls_binding(struct hs_conn *c, enum hs_tls_bi
 HS_API HS_NODISCARD hs_err hs_conn_close_write(struct hs_conn *c, struct hs_op *op,
                                                struct hs_error *err);
 /* shutdown(2): SHUT_RD, SHUT_WR or SHUT_RDWR. Never blocks. With TLS it ends the connection below:
- * the peer finds its stream truncated, unless hs_conn_close_write came first. */
+ * the peer finds its stream truncated, unless hs_conn_close_write came first. HS_OK also where both
+ * sides had ended before; HS_E_RESET or HS_E_DEAD_PEER: it had broken. */
 HS_API HS_NODISCARD hs_err hs_conn_shutdown(struct hs_conn *c, int how, struct hs_error *err);
 /* Ends the connection for everybody: calls in progress wake with HS_E_CLOSED and the descriptor
  * is closed when the last of them is out. Idempotent, never blocks, callable from any thread.

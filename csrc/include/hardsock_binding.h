@@ -494,6 +494,9 @@ HS_NODISCARD hs_err hs_report_asked(const char *request, struct hs_error *err, c
 /* The program has closed what the loop waits with. All that was parked is due, though the loop's
  * descriptor does not say so, and parking fails with HS_E_SYSTEM (EBADF). */
 bool hs_loop_is_lost(const struct hs_loop *loop);
+/* The last hs_loop_collect got no answer of the kernel's. Its descriptor stays readable: who waits
+ * for it now would go round, and should come again after a moment instead. */
+bool hs_loop_is_unheard(const struct hs_loop *loop);
 
 /* ---- Tokens --------------------------------------------------------------------------------- */
 
@@ -538,6 +541,9 @@ void hs_conn_lost_input(struct hs_conn *c);
 /* For a caller that sends a message in several calls and will not finish it: nobody may write
  * behind the part that is out. */
 void hs_conn_lost_output(struct hs_conn *c);
+/* Whether it is open and nothing is to be read, nor the peer's end; what comes for somebody who reads
+ * is his. Does not wait; takes in what TLS says between data. */
+bool hs_conn_is_quiet(struct hs_conn *c);
 /* hs_conn_recv_frames for what is there already, without looking at deadlines or tokens: HS_OK, or
  * HS_WANT: nothing has begun, and hs_conn_recv_frames will say why. Ends with hs_conn_try_end. */
 HS_NODISCARD hs_err hs_conn_try_frames(struct hs_conn *c, const struct hs_framing *f);

@@ -17,7 +17,8 @@
  * - taken counts slots that are not free and slots promised (hs_handshakes_take_slot).
  * - Newcomers are welcome unless there is no room, they are paused, or held. A slot that can be
  *   evicted is room. Whatever changes that looks at the gate (update_gate_locked).
- * - While gate_parked somebody will be given the gate, at gate_at_ns or before.
+ * - While gate_parked somebody will be given the gate, at gate_at_ns or before. While the kernel
+ *   refuses to park it nobody is: then who waits has to look, at look_ns (else HS_NEVER).
  * - After closed nothing is parked; what others own is cut by them.
  */
 #include "handshakes.h"
@@ -89,6 +90,8 @@ struct hs_handshakes {
     struct hs_parked gate;
     int64_t gate_at_ns; /* WELCOME: armed */
     bool gate_parked, closed, held, last_call;
+    _Atomic int64_t look_ns; /* written under lock, as the next */
+    atomic_bool look_is_new; /* those who wait have not heard of it */
     int64_t next_start_ns, paused_until_ns;
     _Atomic uint64_t started, completed, fell_back, failed[HS_TLS_FAILURES];
     struct hs_network *proxies; /* own; immutable */
@@ -124,6 +127,7 @@ gate_open(struct hs_handshakes *h, struct hs_error *err)
     h->gate.lane = SPEAKING;
     rv = hs_reactor_park(h->reactor, &h->gate, h->listen_fd, EPOLLIN, HS_NEVER, err);
     h->gate_parked = rv == HS_OK;
+    h->look_ns = HS_NEVER;
     return rv;
 }
 
@@ -287,21 +291,29 @@ room_from_locked(const struct hs_handshakes *h)
     return oldest == HS_NEVER ? HS_NEVER : oldest + SILENCE_NS;
 }
 
-/* Of one that is not parked. What cannot be armed, or has no memory to wait, looks again soon. */
+/* Of one that is not parked. What cannot be armed is parked for a moment; where no time can be set
+ * either it is not parked, and has to be looked for at that time. Made due instead it would come
+ * again at once, and again, for as long as newcomers have to wait. */
 static void
 park_gate_locked(struct hs_handshakes *h, int64_t at_ns)
 {
     int64_t soon = hs_deadline_after(RETRY_NS);
+    int64_t had = atomic_load(&h->look_ns);
 
+    h->gate_at_ns = at_ns != WELCOME ? at_ns : soon;
     h->gate_parked = true;
-    h->gate_at_ns = at_ns;
     if (at_ns == WELCOME &&
         hs_reactor_park(h->reactor, &h->gate, h->listen_fd, EPOLLIN, HS_NEVER, NULL) == HS_OK)
-        return;
-    if (at_ns == WELCOME)
-        h->gate_at_ns = soon;
-    if (hs_reactor_park(h->reactor, &h->gate, -1, 0, h->gate_at_ns, NULL) != HS_OK)
-        hs_reactor_queue(h->reactor, &h->gate);
+        h->gate_at_ns = WELCOME;
+    else
+        h->gate_parked = hs_reactor_park(h->reactor, &h->gate, -1, 0, h->gate_at_ns, NULL) == HS_OK;
+    if (h->gate_parked)
+        soon = HS_NEVER;
+    else if (h->gate_at_ns != HS_NEVER)
+        soon = h->gate_at_ns;
+    atomic_store(&h->look_ns, soon);
+    if (soon < had)
+        atomic_store(&h->look_is_new, true);
 }
 
 /* Parks the gate by whether newcomers are welcome, or from when. True: they are. */
@@ -739,6 +751,13 @@ hs_handshakes_add(struct hs_handshakes *h, struct hs_conn *conn)
 
 /* ---- What is due --------------------------------------------------------------------------- */
 
+/* Where the gate cannot be armed, nobody is told of newcomers: they are looked for. */
+static bool
+are_there_newcomers_locked(struct hs_handshakes *h, bool told)
+{
+    return update_gate_locked(h) && (told || h->gate_at_ns != WELCOME);
+}
+
 static enum hs_due
 gate_is_due(struct hs_handshakes *h)
 {
@@ -746,9 +765,53 @@ gate_is_due(struct hs_handshakes *h)
 
     hs_lock_take(&h->lock);
     h->gate_parked = false;
-    newcomers &= update_gate_locked(h);
+    newcomers = are_there_newcomers_locked(h, newcomers);
     hs_lock_drop(&h->lock);
     return newcomers ? HS_DUE_NEWCOMERS : HS_DUE_SOMETHING;
+}
+
+static enum hs_due
+look_at_gate(struct hs_handshakes *h)
+{
+    bool newcomers = false;
+
+    hs_lock_take(&h->lock);
+    if (!h->gate_parked)
+        newcomers = are_there_newcomers_locked(h, false);
+    hs_lock_drop(&h->lock);
+    return newcomers ? HS_DUE_NEWCOMERS : HS_DUE_SOMETHING;
+}
+
+static bool
+is_time_to_look(const struct hs_handshakes *h)
+{
+    int64_t look_ns = atomic_load(&h->look_ns);
+
+    return look_ns != HS_NEVER && look_ns <= hs_now();
+}
+
+int64_t
+hs_handshakes_look_ns(const struct hs_handshakes *h)
+{
+    return atomic_load(&h->look_ns);
+}
+
+bool
+hs_handshakes_look_is_new(struct hs_handshakes *h)
+{
+    return atomic_load(&h->look_is_new) && atomic_exchange(&h->look_is_new, false);
+}
+
+void
+hs_handshakes_tell_gate(struct hs_handshakes *h)
+{
+    hs_lock_take(&h->lock);
+    if (!h->gate_parked && !h->closed) {
+        h->gate_parked = true;
+        atomic_store(&h->look_ns, HS_NEVER);
+        hs_reactor_queue(h->reactor, &h->gate);
+    }
+    hs_lock_drop(&h->lock);
 }
 
 static struct slot *
@@ -782,6 +845,8 @@ hs_handshakes_next(struct hs_handshakes *h, struct hs_error *err, struct hs_conn
      * were closed the gate would be due again and again. */
     if (hs_reactor_check(h->reactor, err) != HS_OK)
         return HS_DUE_FAILED;
+    if (is_time_to_look(h))
+        return look_at_gate(h);
     if ((rv = hs_reactor_poll_any(h->reactor, err, &parked)) != HS_OK)
         return rv == HS_E_SYSTEM ? HS_DUE_FAILED : HS_DUE_NOTHING;
     if (parked == &h->gate)
@@ -819,6 +884,7 @@ hs_handshakes_close(struct hs_handshakes *h)
         return;
     hs_lock_take(&h->lock);
     h->closed = true;
+    atomic_store(&h->look_ns, HS_NEVER);
     hs_lock_drop(&h->lock);
     while ((p = take_ready(h)) != NULL)
         hs_conn_unref(handshakes_leave(h, p));

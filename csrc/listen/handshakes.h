@@ -49,6 +49,13 @@ enum hs_due hs_handshakes_next(struct hs_handshakes *h, struct hs_error *err,
                                struct hs_conn **ret_conn);
 /* Something was kept although newcomers are not held: who accepts is to be woken. */
 bool hs_handshakes_wait_for_taker(struct hs_handshakes *h);
+/* While the kernel refuses to tell of newcomers: when who waits should ask for the next anyway;
+ * HS_NEVER: it tells. */
+int64_t hs_handshakes_look_ns(const struct hs_handshakes *h);
+/* It is not HS_NEVER any more, which those who wait are to be told; true once. */
+bool hs_handshakes_look_is_new(struct hs_handshakes *h);
+/* For who waits with nothing but the descriptor: it is readable until the kernel does tell. */
+void hs_handshakes_tell_gate(struct hs_handshakes *h);
 /* Takes a slot, which hs_handshakes_add fills or hs_handshakes_give_back leaves. False: there is
  * none now; newcomers will be due again when there is. */
 bool hs_handshakes_take_slot(struct hs_handshakes *h);

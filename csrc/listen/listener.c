@@ -579,7 +579,8 @@ look_open(void *arg, struct hs_change *change)
 {
     struct hs_listener *l = arg;
 
-    (void)change;
+    if (l->handshakes != NULL)
+        change->until_ns = hs_handshakes_look_ns(l->handshakes);
     return hs_fd_is_closed(&l->fd) ? HS_OK : HS_WANT;
 }
 
@@ -591,6 +592,14 @@ look_welcoming(void *arg, struct hs_change *change)
 
     return l->handshakes != NULL && hs_handshakes_are_held(l->handshakes) ? HS_OK
                                                                           : look_open(arg, change);
+}
+
+/* All who wait hear that they have to look: the one who found out may leave, or be given up. */
+static void
+tell_of_look(struct hs_listener *l)
+{
+    if (l->handshakes != NULL && hs_handshakes_look_is_new(l->handshakes))
+        hs_wakelist_wake(&l->wakers);
 }
 
 static hs_err
@@ -607,10 +616,11 @@ wait_for_clients(struct hs_listener *l, struct hs_op *op, enum outcome why, stru
         .until_ns = why == EXHAUSTED ? atomic_load(&l->backoff_until_ns) : HS_NEVER,
     };
 
-    if (l->handshakes != NULL) { /* They go on while newcomers have to wait. */
+    if (l->handshakes != NULL) /* They go on while newcomers have to wait. */
         change.fd = hs_handshakes_fileno(l->handshakes);
-        change.until_ns = HS_NEVER;
-    }
+    if (l->handshakes != NULL && op->deadline_ns == HS_TRY_ONCE &&
+        hs_handshakes_look_ns(l->handshakes) != HS_NEVER)
+        hs_handshakes_tell_gate(l->handshakes); /* Its descriptor is all that the caller has. */
     return hs_wait_change(op, &change, err);
 }
 
@@ -760,6 +770,7 @@ hs_listener_accept(struct hs_listener *l, struct hs_op *op, size_t max, struct h
     if ((rv = hs_fd_hold(&l->fd, err)) == HS_OK) {
         if ((rv = hs_op_begin(op, HS_NEVER, err)) == HS_OK)
             rv = accept_loop(l, op, max, err, conns, &n);
+        tell_of_look(l);
         hs_fd_drop(&l->fd);
     }
     if (rv == HS_OK) {
@@ -834,6 +845,7 @@ hs_listener_tend(struct hs_listener *l, struct hs_op *op, struct hs_error *err)
     if ((rv = hs_fd_hold(&l->fd, err)) == HS_OK) {
         if ((rv = hs_op_begin(op, HS_NEVER, err)) == HS_OK)
             rv = tend_loop(l, op, err);
+        tell_of_look(l);
         hs_fd_drop(&l->fd);
     }
     if (rv < 0 && err != NULL)

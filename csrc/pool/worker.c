@@ -321,7 +321,7 @@ work(struct worker *k, int *ret_fd)
 {
     int64_t until = HS_NEVER;
     struct hs_pool *p, *next;
-    bool whole;
+    bool whole, heard;
 
     if (k->watch_lost) {
         k->watch_lost = false;
@@ -329,13 +329,14 @@ work(struct worker *k, int *ret_fd)
     }
     if ((whole = worker_is_whole(k)))
         run_tasks(k);
-    if (!whole || k->watch_lost)
+    heard = whole && !hs_loop_is_unheard(k->loop);
+    if (!heard || k->watch_lost)
         until = hs_now() + RETRY_NS;
     for (p = next_pool(&pools); p != NULL; p = next) {
         next = next_pool(&p->link);
         until = hs_min_ns(until, worker_visit(k, p));
     }
-    *ret_fd = whole ? hs_loop_fileno(k->loop) : -1; /* It may be a stranger, always readable. */
+    *ret_fd = heard ? hs_loop_fileno(k->loop) : -1; /* Else it may be readable all the time. */
     return hs_list_empty(&k->again) || !whole ? until : 0;
 }
 

@@ -39,7 +39,40 @@ is_whole(struct hs_conn *c)
            atomic_load(&c->broken) == HS_OK;
 }
 
-/* ENOTCONN: it is over. That a peer died may not have been told to anybody yet. */
+/* In sequence numbers: an end that was sent, and is not acknowledged, counts as one. */
+static size_t
+unacknowledged(struct hs_conn *c)
+{
+    int n = 0;
+
+    return hs_sys_ioctl(hs_fd_number(&c->fd), SIOCOUTQ, &n) == 0 && n > 0 ? (size_t)n : 0;
+}
+
+/* Whether our end has gone out, as far as one can know beside a shutdown(2) that another thread is
+ * in: the kernel has sent it before we have noted so. Who looks first whether the connection is over
+ * and then here takes no end of ours for the peer's reset. */
+bool
+hs_conn_may_have_ended(const struct hs_conn *c)
+{
+    return atomic_load(&c->fin_tries) > 0 || atomic_load(&c->fin_sent);
+}
+
+static bool
+shut_down(struct hs_conn *c, int how)
+{
+    bool done;
+
+    if (how == SHUT_RD)
+        return hs_sys_shutdown(hs_fd_number(&c->fd), how) == 0;
+    atomic_fetch_add(&c->fin_tries, 1);
+    if ((done = hs_sys_shutdown(hs_fd_number(&c->fd), how) == 0))
+        atomic_store(&c->fin_sent, true);
+    atomic_fetch_sub(&c->fin_tries, 1);
+    return done;
+}
+
+/* ENOTCONN: it is over. That a peer died may not have been told to anybody yet. Of one that both
+ * sides had ended in good order nothing is left to be shut down, as was asked. */
 static hs_err
 over_already(struct hs_conn *c, struct hs_error *err)
 {
@@ -47,6 +80,8 @@ over_already(struct hs_conn *c, struct hs_error *err)
 
     if (why == HS_E_DEAD_PEER)
         return hs_err_setx(err, why, "shutdown", "%s", hs_err_text(why));
+    if (why == HS_OK && hs_conn_may_have_ended(c) && unacknowledged(c) == 0)
+        return HS_OK;
     return hs_err_set(err, HS_E_RESET, ENOTCONN, "shutdown", "shutdown");
 }
 
@@ -63,11 +98,10 @@ hs_conn_shutdown(struct hs_conn *c, int how, struct hs_error *err)
         return rv;
     if (how != SHUT_RD) {
         atomic_store(&c->out_ended, true);
-        atomic_store(&c->fin_sent, true);
         if (c->tls != NULL)
             (void)hs_tls_say_goodbye(c->tls, is_whole(c), NULL);
     }
-    if (hs_sys_shutdown(hs_fd_number(&c->fd), how) != 0)
+    if (!shut_down(c, how))
         rv = errno == ENOTCONN ? over_already(c, err)
                                : hs_err_set(err, HS_E_SYSTEM, errno, "shutdown", "shutdown");
     else if (how == SHUT_WR)
@@ -145,7 +179,7 @@ say_goodbye(struct hs_conn *c, bool clean)
     if (hs_tls_say_goodbye(c->tls, clean, &unread) &&
         hs_sys_ioctl(hs_fd_number(&c->fd), SIOCOUTQ, &unsent) == 0 && unsent > 0)
         atomic_store(&c->fd.lingers, true);
-    if (below != NULL && !unread && atomic_load(&c->fin_sent) && atomic_load(&c->broken) == HS_OK &&
+    if (below != NULL && !unread && hs_conn_may_have_ended(c) && atomic_load(&c->broken) == HS_OK &&
         !hs_tls_ended(below, &ignored))
         atomic_store(&c->fd.lingers, true);
     return unread;
@@ -199,21 +233,12 @@ hs_conn_is_closed(struct hs_conn *c)
 
 /* ---- The orderly end ----------------------------------------------------------------------- */
 
-/* In sequence numbers: an end that was sent, and is not acknowledged, counts as one. */
-static size_t
-unacknowledged(struct hs_conn *c)
-{
-    int n = 0;
-
-    return hs_sys_ioctl(hs_fd_number(&c->fd), SIOCOUTQ, &n) == 0 && n > 0 ? (size_t)n : 0;
-}
-
 static size_t
 unacknowledged_bytes(struct hs_conn *c)
 {
     size_t n = unacknowledged(c);
 
-    return n > 0 && c->family != AF_UNIX && atomic_load(&c->fin_sent) ? n - 1 : n;
+    return n > 0 && c->family != AF_UNIX && hs_conn_may_have_ended(c) ? n - 1 : n;
 }
 
 bool
@@ -267,14 +292,11 @@ end_output(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
         (rv = end_tls(c, op, err)) != HS_OK)
         return rv;
     atomic_store(&c->out_ended, true);
-    if (atomic_exchange(&c->fin_sent, true))
-        return HS_OK;
-    if (hs_sys_shutdown(hs_fd_number(&c->fd), SHUT_WR) == 0)
+    if (atomic_load(&c->fin_sent) || shut_down(c, SHUT_WR))
         return HS_OK;
     if (errno != ENOTCONN)
         return hs_err_set(err, HS_E_SYSTEM, errno, NULL, "shutdown");
     atomic_store(&c->out_ended, false);
-    atomic_store(&c->fin_sent, false);
     return HS_OK;
 }
 
@@ -284,7 +306,7 @@ end_output(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
 static hs_err
 check_broke(struct hs_conn *c, struct hs_error *err)
 {
-    if (hs_conn_tcp_is_closed(c) && (!atomic_load(&c->fin_sent) || unacknowledged(c) > 0) &&
+    if (hs_conn_tcp_is_closed(c) && (!hs_conn_may_have_ended(c) || unacknowledged(c) > 0) &&
         hs_conn_why_broken(c) == HS_OK)
         hs_conn_set_broken(c, HS_E_RESET);
     return hs_conn_check_broken(c, err);

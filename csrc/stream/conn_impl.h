@@ -129,7 +129,8 @@ struct hs_conn {
     atomic_uint asking;     /* as direction.asks, for those who have claimed none */
     atomic_uint entering;   /* calls that look at `lease`, and have done nothing yet */
     atomic_bool out_ended;  /* by our own shutdown or close_notify */
-    atomic_bool fin_sent;   /* by our own shutdown */
+    atomic_bool fin_sent;   /* by our own shutdown; who asks: hs_conn_may_have_ended */
+    atomic_uchar fin_tries; /* shutdowns of ours under way, which may have */
     atomic_bool may_linger; /* somebody other than us may have set SO_LINGER */
     atomic_bool in_slots;
     atomic_bool has_turns;            /* somebody bounds one of them, or has */
@@ -199,6 +200,7 @@ HS_NODISCARD hs_err hs_conn_check_broken(struct hs_conn *c, struct hs_error *err
 bool hs_conn_has_unread(struct hs_conn *c);
 /* Whether the kernel has nothing more to do with this TCP: it broke, or both sides ended. */
 HS_NODISCARD bool hs_conn_tcp_is_closed(struct hs_conn *c);
+HS_NODISCARD bool hs_conn_may_have_ended(const struct hs_conn *c);
 /* The first code stays; whether this one is it. */
 bool hs_conn_set_once(_Atomic hs_err *where, hs_err code);
 

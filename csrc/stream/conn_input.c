@@ -47,7 +47,7 @@ hs_input_check_end(struct hs_conn *c, struct hs_error *err)
         closed = hs_conn_tcp_is_closed(c);
     else if (hs_tls_ended(c->tls, &closed))
         return HS_OK;
-    if (!atomic_load(&c->fin_sent) && closed && hs_conn_why_broken(c) == HS_OK)
+    if (closed && !hs_conn_may_have_ended(c) && hs_conn_why_broken(c) == HS_OK)
         hs_conn_set_broken(c, HS_E_RESET);
     return hs_conn_check_broken(c, err);
 }

@@ -13,8 +13,8 @@
 
 /* How much of an early answer is kept. */
 #define LAST_WORDS_MAX ((size_t)65536)
-/* A round of a file is a megabyte. */
-#define FILE_SLICE_ROUNDS 8
+/* A round of a file is 60 KiB at most. */
+#define FILE_SLICE_ROUNDS 128
 
 /* ---- Reading ------------------------------------------------------------------------------- */
 

@@ -69,6 +69,23 @@ hs_conn_probe(struct hs_conn *c)
     return live;
 }
 
+/* Who reads is told himself, and what he gets is his: for others that is no news. A pool that asks of
+ * a connection which has just been put to use, as httpcore's does, must not hear that it is spent. */
+bool
+hs_conn_is_quiet(struct hs_conn *c)
+{
+    enum hs_liveness live;
+
+    HS_CHECK(c, CONN_MAGIC);
+    if (conn_probe_is_quiet(c))
+        return true;
+    if (!hs_call_visit(c, HS_DIR_IN))
+        return !hs_fd_is_closed(&c->fd);
+    live = conn_probe_look(c);
+    hs_call_leave(c, HS_DIR_IN);
+    return live == HS_LIVE_IDLE;
+}
+
 void
 hs_conn_set_lease(struct hs_conn *c, const _Atomic uint64_t *word)
 {

@@ -401,7 +401,7 @@ is_broken(struct hs_conn *c, uint32_t events)
     if (c->family == AF_UNIX)
         return (events & EPOLLERR) != 0;
     return (events & (EPOLLERR | EPOLLHUP)) != 0 &&
-           ((events & EPOLLERR) != 0 || !atomic_load(&c->fin_sent)) &&
+           ((events & EPOLLERR) != 0 || !hs_conn_may_have_ended(c)) &&
            (hs_sys_getsockopt(c->fd.number, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
             info.tcpi_state == TCP_CLOSE);
 }

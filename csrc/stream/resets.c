@@ -5,7 +5,8 @@
  * that back when c->broken has what it was told; who has found no more than an end waits until
  * nobody asks, and looks then. The kernel's lock of the socket orders the two: what was
  * stored before a question that was answered is seen by who has asked after it. Asking waits for
- * nothing but a file's bytes (sendfile) and its thread's turn; that is why there is an end to it.
+ * nothing but its thread's turn and one read of a file (sendfile, MAX_FILE_CHUNK in tcp.c), which a
+ * disk may not answer: that is why there is an end to it, PATIENCE_NS, after which others go on.
  *
  * A reset that nobody meant shows here: bytes that nobody had read, or SO_LINGER.
  */

@@ -17,8 +17,11 @@
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 
-/* One call may keep a core busy for as long as reading the file takes. */
-#define MAX_FILE_CHUNK ((size_t)1 << 20)
+/* Less than the 16 pages that sendfile(2) moves at once, wherever in a page they begin. With more
+ * it reads the file again, behind what the socket has taken, and asks the socket again: what that
+ * says then, and says once, is lost behind the bytes that had gone. And others may wait for what we
+ * are told (resets.c): for one read of the file. */
+#define MAX_FILE_CHUNK ((size_t)15 * 4096)
 
 hs_err
 hs_tcp_meaning(int sys)

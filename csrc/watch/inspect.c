@@ -20,6 +20,8 @@
  *   in the inspector, so that a child finds them all.
  * - At most ENDING of them are ending when one is made, but for what starts at the same moment.
  * - A client is parked whenever the thread is not working on it; its fd is -1 while it is free.
+ * - So is `listening`, unless the kernel refuses: then listens_ns is when it is tried again, and
+ *   the thread does not sleep for longer than that.
  *
  * In a forked child the thread does not exist: its descriptors are closed there, and the child may
  * start one of its own.
@@ -81,6 +83,7 @@ struct inspector {
     char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
     struct hs_own_fd spares[SPARES]; /* HS_OWN_FD_NONE: given up */
     int64_t rests_until_ns;
+    int64_t listens_ns; /* HS_NEVER: it is parked */
     struct client clients[CLIENTS];
 };
 
@@ -198,7 +201,7 @@ answer(struct client *c, const char *request)
         break;
     case HS_E_CLOSED:
         inspect_refuse(c, "there is no such connection");
-        c->last = false; /* It asked well: the connection has ended meanwhile. */
+        c->last = c->answer == NULL; /* It asked well: the connection has ended meanwhile. */
         break;
     default:
         inspect_refuse(c, "no memory for a report");
@@ -237,7 +240,7 @@ inspect_take_line(struct inspector *ins, struct client *c)
     answer(c, name);
 }
 
-/* False: it has left, or is to be ended. */
+/* False: it has left, or is to be ended; also for want of memory to refuse it in words. */
 static bool
 send_answer(struct client *c)
 {
@@ -252,10 +255,8 @@ send_answer(struct client *c)
             continue;
         free(c->answer);
         c->answer = NULL;
-        if (c->last)
-            return false;
     }
-    return true;
+    return !c->last;
 }
 
 /* The same. */
@@ -392,9 +393,10 @@ inspect_welcome(struct inspector *ins, int fd)
 static void
 listen_again(struct inspector *ins, uint32_t events, int64_t at_ns)
 {
-    if (hs_reactor_park(ins->reactor, &ins->listening, events == 0 ? -1 : ins->fd.number, events,
-                        at_ns, NULL) != HS_OK)
-        hs_reactor_queue(ins->reactor, &ins->listening);
+    bool parked = hs_reactor_park(ins->reactor, &ins->listening, events == 0 ? -1 : ins->fd.number,
+                                  events, at_ns, NULL) == HS_OK;
+
+    ins->listens_ns = parked ? HS_NEVER : hs_deadline_after(RETRY_NS);
 }
 
 static void
@@ -455,6 +457,24 @@ rest_a_moment(void)
     (void)!hs_wait(-1, 0, NULL, hs_now() + RETRY_NS, NULL, &ignored);
 }
 
+/* The next that is due, as hs_reactor_next. */
+static hs_err
+inspect_next(struct inspector *ins, struct hs_parked **ret_p)
+{
+    hs_err rv;
+
+    if (ins->listens_ns == HS_NEVER)
+        return hs_reactor_next(ins->reactor, true, NULL, ret_p);
+    if (ins->listens_ns > hs_now()) {
+        if ((rv = hs_reactor_next(ins->reactor, false, NULL, ret_p)) != HS_WANT)
+            return rv;
+        rest_a_moment();
+    }
+    ins->listens_ns = HS_NEVER;
+    *ret_p = &ins->listening;
+    return HS_OK;
+}
+
 static void *
 inspect_run(void *arg)
 {
@@ -463,7 +483,7 @@ inspect_run(void *arg)
     hs_err rv;
 
     for (;;) {
-        rv = hs_reactor_next(ins->reactor, true, NULL, &p);
+        rv = inspect_next(ins, &p);
         if (rv == HS_OK)
             rv = inspect_check(ins);
         if (rv == HS_OK)
@@ -521,6 +541,7 @@ inspect_make(const char *path, struct hs_error *err, struct inspector **ret_ins)
     if (ins == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "inspect", "no memory to be inspected");
     ins->fd = HS_OWN_FD_NONE;
+    ins->listens_ns = HS_NEVER;
     for (size_t i = 0; i < SPARES; i++)
         ins->spares[i] = HS_OWN_FD_NONE;
     for (size_t i = 0; i < CLIENTS; i++)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from importlib import import_module as _import_module
 from os import environ as _environ
-from typing import TYPE_CHECKING
 
 from hardsock._core import (
     Breaker,
@@ -58,6 +57,7 @@ from hardsock._errors import (
     Truncated,
     WrongProcess,
 )
+from hardsock._typing import TYPE_CHECKING
 from hardsock.leaks.sites import skip_sites  # which also tells the core of known libraries
 from hardsock.metrics import metrics  # here: a folder of that name would hide it
 
@@ -87,7 +87,8 @@ if TYPE_CHECKING:
         TLSInfo,
     )
     from hardsock._scope import current, remaining, scope, shield, sleep, timeout
-    from hardsock.connecting.connect import Address, adopt, connect, resolve
+    from hardsock.connecting.adopt import adopt
+    from hardsock.connecting.connect import Address, connect, resolve
     from hardsock.connecting.create_connection import create_connection
     from hardsock.guard import Guard
     from hardsock.lab.scan import SynWatch
@@ -293,7 +294,8 @@ _HOMES = {
         "TLSInfo",
     ),
     "hardsock._scope": ("current", "remaining", "scope", "shield", "sleep", "timeout"),
-    "hardsock.connecting.connect": ("Address", "adopt", "connect", "resolve"),
+    "hardsock.connecting.adopt": ("adopt",),
+    "hardsock.connecting.connect": ("Address", "connect", "resolve"),
     "hardsock.connecting.create_connection": ("create_connection",),
     "hardsock.guard": ("Guard",),
     "hardsock.lab.scan": ("SynWatch",),

@@ -5,8 +5,6 @@ from __future__ import annotations
 # Where socket and ssl have them from: to import these two takes half as long as all of hardsock.
 from _socket import gaierror
 from _ssl import SSLCertVerificationError, SSLError
-from types import TracebackType
-from typing import TYPE_CHECKING
 
 from hardsock._errors import (
     BreakerOpen,
@@ -16,8 +14,11 @@ from hardsock._errors import (
     FrameError,
     Poisoned,
 )
+from hardsock._typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from hardsock._core import Breaker, Permit
     from hardsock.connecting.connect import Address
 

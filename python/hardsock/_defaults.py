@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
 
 from hardsock import _core
 from hardsock._core import CancelToken
 from hardsock._errors import DeadlineExceeded
 from hardsock._scope import current
+from hardsock._typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Final
 
 __all__ = ["Defaults", "defaults"]
 

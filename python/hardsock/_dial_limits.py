@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import NamedTuple
 
 from hardsock import _core
 from hardsock._core import CancelToken
+from hardsock._typing import NamedTuple
 
 __all__ = ["DialLimits", "DialPlace", "DialStats"]
 

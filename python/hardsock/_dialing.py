@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import errno
 from dataclasses import dataclass
-from typing import Any
 
 from hardsock._core import Breaker, CancelToken, Permit
 from hardsock._errors import BreakerOpen, ConnectError, DeadlineExceeded, Reset, TLSError
@@ -89,7 +88,7 @@ class Dialing:
 
 
 def dialing(
-    address: Any,
+    address: object,
     server_name: str | None,
     tls: bool | TLSConfig,
     *,

@@ -13,11 +13,13 @@ import errno as _errno
 # Where socket and ssl have them from: to import these two takes half as long as all of hardsock.
 from _socket import gaierror
 from _ssl import SSLCertVerificationError, SSLError
-from typing import TYPE_CHECKING, Any
 
 from hardsock._records import Attempt
+from hardsock._typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from hardsock.pool.records import Lent, PoolStats
 
 __all__ = [
@@ -317,7 +319,8 @@ class TLSError(SocketError, SSLError):
 
     hint: str | None = "see failure for what went wrong, and the peer's log for its side of it"
 
-    reason: Any = None  # OpenSSL's for ssl.SSLError; here, as everywhere, why a token ended
+    if TYPE_CHECKING:
+        reason: Any  # OpenSSL's for ssl.SSLError; here, as everywhere, why a token ended
     failure: str = "protocol"
     """``"empty"``: the peer left before it sent a byte. ``"aborted"``: it left in the middle.
     ``"alert"``: it refused, see ``alert``. ``"http"``: plain HTTP on a TLS port. ``"not_tls"``:

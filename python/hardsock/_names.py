@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import os
-import re
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec, TypeVar
+
+from hardsock._typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any, ParamSpec, TypeVar
+
+    _P = ParamSpec("_P")
+    _T = TypeVar("_T")
 
 __all__ = ["advice", "caller", "names_checked", "suggests"]
 
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
 _PACKAGE = os.path.dirname(__file__) + os.sep
 
 _ELSEWHERE = {  # as ssl, urllib3, redis-py, asyncpg, concurrent.futures and others say it
@@ -58,6 +61,9 @@ def advice(name: str, names: Sequence[str]) -> str:
 
 
 def _better(function: Callable[..., Any], args: tuple[Any, ...], exc: TypeError) -> str | None:
+    import inspect
+    import re
+
     parameters = inspect.signature(function).parameters.values()
     found = re.search(r"unexpected keyword argument '(\w+)'", str(exc))
     if found is not None:

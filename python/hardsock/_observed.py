@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, cast
-
 from hardsock import _core
-from hardsock._core import Connection
+from hardsock._typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from typing import Any
+
+    from hardsock._core import Connection
 
 __all__ = ["Connects", "connects"]
 
@@ -19,7 +22,7 @@ class Connects:
 
     def __init__(self) -> None:
         self.connect: Callable[..., Connection] = _core.connect
-        self.op_connect = cast("Callable[..., Awaitable[Any]]", _core._op_connect)
+        self.op_connect: Callable[..., Awaitable[Any]] = _core._op_connect
 
     def restore(self) -> None:
         """As before anybody looked."""

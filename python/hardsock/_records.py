@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from types import CodeType
-from typing import TYPE_CHECKING, NamedTuple
+
+from hardsock._typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from datetime import datetime
+    from types import CodeType
 
 
 class Attempt(NamedTuple):

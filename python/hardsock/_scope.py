@@ -8,16 +8,20 @@ too: see ``hardsock.aio._host_scope``.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from functools import wraps
-from typing import TYPE_CHECKING, Any, TypeVar
 
 from hardsock import _core
 from hardsock._core import CancelToken, Scope
 from hardsock._core import scope as _scope
+from hardsock._typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, TypeVar
+
     from hardsock.aio._host_scope import HostScope
+
+    _F = TypeVar("_F", bound=Callable[..., Any])
 
 __all__ = ["current", "in_event_loop", "remaining", "scope", "shield", "sleep", "timeout"]
 
@@ -78,9 +82,6 @@ def _load_host_scope() -> Callable[[CancelToken, bool, bool], HostScope | None]:
     from hardsock.aio._host_scope import host_scope
 
     return host_scope
-
-
-_F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def _decorated(ambient: Scope, function: _F) -> _F:

@@ -64,8 +64,7 @@ class Driver(Protocol):
     lacks: frozenset[str]
     """What the library has not: ``"queue"`` (a pool with a limit), ``"retries"`` (after a 503 with
     Retry-After), ``"redirects"``, ``"reuse"`` (of connections), ``"bound"`` (a body that is read after
-    the scope of its request still ends with that), ``"unasked"`` (under a scope that has ended a kept
-    connection sends nothing)."""
+    the scope of its request still ends with that)."""
 
     def client(
         self, total: float | None, ca: Path | None = None, retries: int = 0
@@ -83,10 +82,7 @@ _NEEDS = {
     "test_a_connection_is_used_again": {"reuse"},
     "test_after_a_cancel_the_next_request_gets_its_own_answer": {"reuse"},
     "test_a_scope_that_has_ended_does_not_reach_the_next_request": {"reuse"},
-    "test_a_scope_that_has_ended_asks_nobody_over_a_connection_that_was_kept": {
-        "reuse",
-        "unasked",
-    },
+    "test_a_scope_that_has_ended_asks_nobody_over_a_connection_that_was_kept": {"reuse"},
     "test_the_ledger_names_the_line_of_the_program": {"reuse"},
 }
 

@@ -5,7 +5,8 @@ from adapters.redis_parts import *
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
@@ -17,7 +18,19 @@ from support.require import require
 from support.servers import redis_server
 from support.tls import Identities
 
-__all__ = ["NAME", "OLD", "PATIENT", "QUIET", "end", "server", "trusting", "url_of", "with_tls"]
+__all__ = [
+    "NAME",
+    "OLD",
+    "PATIENT",
+    "QUIET",
+    "bounded",
+    "end",
+    "server",
+    "served",
+    "trusting",
+    "url_of",
+    "with_tls",
+]
 
 QUIET: dict[str, Any] = {"protocol": 2}
 """Without HELLO; what a scripted peer hears first may still be a greeting."""
@@ -36,9 +49,31 @@ def server() -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="module", params=["plain", "tls"])
+def served(
+    request: pytest.FixtureRequest, ids: Identities
+) -> Iterator[tuple[tuple[str, int], Identities | None]]:
+    """Where a server is, without TLS or with it, and then whom to trust."""
+    tls = ids if request.param == "tls" else None
+    secured, port = with_tls(tls)
+    with require(redis_server(*secured)) as found:
+        yield (found.address if tls is None else (found.address[0], port)), tls
+
+
 @pytest.fixture(params=["deadline", "scope", "cancel"])
 def end(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+async def bounded(call: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+    """What has not ended in a minute is cancelled, which is no end that a test expects."""
+    task = asyncio.current_task()
+    assert task is not None
+    hung = asyncio.get_running_loop().call_later(60, task.cancel)
+    try:
+        await call()
+    finally:
+        hung.cancel()
 
 
 def url_of(address: Any, tls: Identities | None, settings: dict[str, Any]) -> str:

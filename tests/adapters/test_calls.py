@@ -97,7 +97,7 @@ def _httpx(url: str, opened: ExitStack) -> Iterator[Callable[[], object]]:
 
 @pytest.mark.parametrize(
     ("clients", "most"),
-    [(_http_client, 10), (_urllib3, 16), (_requests, 20), (_httpx, 24)],
+    [(_http_client, 0), (_urllib3, 5), (_requests, 10), (_httpx, 9)],
     ids=["http.client", "urllib3", "requests", "httpx"],
 )
 def test_a_request_makes_few_calls_more(clients: Any, most: int, opened: ExitStack) -> None:
@@ -113,7 +113,7 @@ def test_a_command_of_redis_makes_few_calls_more(opened: ExitStack) -> None:
     for client in clients:
         opened.callback(client.close)
     plain, ours = (calls_of(lambda c=client: c.get("key")) for client in clients)  # type: ignore[misc]
-    assert ours - plain <= 14, (plain, ours)
+    assert ours - plain <= 4, (plain, ours)
 
 
 def test_an_awaited_command_of_redis_makes_few_calls_more(opened: ExitStack) -> None:
@@ -146,7 +146,7 @@ def test_an_awaited_command_of_redis_makes_few_calls_more(opened: ExitStack) -> 
             await client.aclose()
         plain, ours = found
         # Before 3.12 plain redis-py has a task for each command, by wait_for(), which waits for nothing.
-        most = plain + 40 if sys.version_info >= (3, 12) else plain
+        most = plain if sys.version_info >= (3, 12) else plain - 50
         assert ours <= most, (plain, ours)
 
     asyncio.run(main())

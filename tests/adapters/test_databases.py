@@ -1,4 +1,4 @@
-"""PyMySQL over hardsock, and libraries that take a connected socket."""
+"""PyMySQL over hardsock, and pg8000, which takes a connected socket."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 import pg8000.native
 import pymysql
 import pytest
-import websocket
 
 import hardsock as hs
 import hardsock.adapters.pymysql
@@ -168,12 +167,3 @@ def test_pg8000_takes_a_connection() -> None:
             with hs.timeout(SHORT), pytest.raises(Exception) as late:
                 database.run("select pg_sleep(60)")
             assert any(isinstance(one, hs.DeadlineExceeded) for one in causes(late.value))
-
-
-def test_websocket_client_takes_a_connection() -> None:
-    answer = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    with PeerScript([("recv_until", b"\r\n\r\n"), ("send", answer), ("stall",)]) as peer:
-        conn = hs.connect(peer.address, timeout=30)
-        with hs.timeout(SHORT), pytest.raises(websocket.WebSocketTimeoutException):
-            websocket.create_connection("ws://127.0.0.1/", socket=conn)
-        conn.close()

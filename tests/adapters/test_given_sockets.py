@@ -1,7 +1,9 @@
-"""Libraries that take a connected socket, and need no adapter: websockets and paramiko."""
+"""Libraries that take a connected socket, and need no adapter."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 
 import hardsock as hs
-from adapters.http_contract import nothing_open, server_context
+from adapters.http_contract import causes, nothing_open, server_context
 from hardsock.lab.servers.process import Server, find_program, free_port, running, work_directory
 from hardsock.lab.threads import Call
 from support.require import need_module, require
@@ -40,6 +42,9 @@ def echo(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Any, 
             yield server.socket.getsockname(), ids
             server.shutdown()
             serving.result(_TIMEOUT)
+    for left in (server.shutdown_watcher, server.shutdown_notifier):
+        if isinstance(left, int):  # A pipe, in versions that do not close it.
+            os.close(left)
 
 
 def test_websockets_over_a_connection(echo: tuple[Any, Identities | None]) -> None:
@@ -77,6 +82,64 @@ def test_ending_the_connection_ends_websockets(
         sock.abort()
         with pytest.raises(ConnectionClosed):
             ws.recv(timeout=_TIMEOUT)
+    nothing_open()
+
+
+# ---- websocket-client
+
+
+@contextlib.contextmanager
+def _websocket(address: Any, ids: Identities | None) -> Iterator[Any]:
+    """By the line of docs/adapters-sockets.md: TLS is hardsock's."""
+    need_module("websocket")
+    import websocket
+
+    tls: Any = False if ids is None else ids.client()
+    sock = hs.connect(address, tls=tls, timeout=_TIMEOUT)
+    assert (sock.tls is None) == (ids is None)
+    url = "{}://{}:{}/".format("ws" if ids is None else "wss", *address)
+    ws = websocket.create_connection(url, socket=sock)
+    try:
+        yield ws
+    finally:
+        ws.shutdown()
+
+
+def test_websocket_client_over_a_connection(echo: tuple[Any, Identities | None]) -> None:
+    with hs.timeout(_TIMEOUT), _websocket(*echo) as ws:
+        for message in ("hello", "x" * 500_000):
+            ws.send(message)
+            assert ws.recv() == message
+        (found,) = (one for one in hs.open_connections() if one.how == "connect")
+        assert found.site.function == "_websocket"
+        ws.close(timeout=_TIMEOUT)
+    nothing_open()
+
+
+@pytest.mark.parametrize("end", ["scope", "cancel"])
+def test_what_websocket_client_waits_for_ends(
+    echo: tuple[Any, Identities | None], end: str
+) -> None:
+    token = hs.CancelToken()
+    with hs.timeout(_TIMEOUT), _websocket(*echo) as ws:
+        ws.send("hello")
+        assert ws.recv() == "hello"
+
+        def wait() -> None:
+            with hs.scope(token):
+                ws.recv()
+
+        with Call(wait) as waiting:
+            waiting.wait_until_blocked()
+            if end == "cancel":
+                token.cancel("stop button")
+            else:
+                token.set_timeout(0.01)
+            with pytest.raises(Exception) as ended:
+                waiting.result(_TIMEOUT)
+        found = [type(one) for one in causes(ended.value)]
+        assert (hs.Cancelled if end == "cancel" else hs.DeadlineExceeded) in found, found
+        del ended
     nothing_open()
 
 

@@ -107,6 +107,19 @@ def test_the_page_and_the_module_say_the_same(one: _known.Adapter) -> None:
 
 
 @pytest.mark.parametrize(
+    "one", [one for one in _known.ADAPTERS if one.newest], ids=lambda one: one.library
+)
+def test_the_versions_of_the_page_are_those_that_are_run(one: _known.Adapter) -> None:
+    """tools/check_adapters.py takes them from the same place, and runs both ends."""
+    name = {"redis": "redis-py", "psycopg": "psycopg 3"}.get(one.library, one.library)
+    page = (ROOT / "docs/adapters.md").read_text().partition("## What is tested")[0]
+    rows = [line.split("|") for line in page.splitlines() if line.startswith("| ")]
+    said = [row[-2].strip() for row in rows if name in row[1].strip().split(", ")]
+    wanted = one.newest if one.oldest == one.newest else f"{one.oldest} to {one.newest}"
+    assert any(wanted == cell or f"{one.library} {wanted}" in cell.split(", ") for cell in said)
+
+
+@pytest.mark.parametrize(
     ("name", "row"),
     [
         ("gunicorn", "gunicorn"),

@@ -141,6 +141,48 @@ def test_an_awaited_statement_ends(
     assert hs.open_connections() == []
 
 
+@pytest.mark.usefixtures("event_loops")
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("name", ["aiomysql", *_IF_INSTALLED])
+def test_a_scope_that_has_ended_asks_nothing(
+    server: Server, ids: Identities, name: str, tls: bool
+) -> None:
+    library, token = importlib.import_module(name), hs.CancelToken()
+    token.cancel("before")
+
+    async def main() -> None:
+        where: dict[str, Any] = {"host": "127.0.0.1", "port": server.port, "user": "root"}
+        where |= {"password": "", "ssl": hs.ssl_context(ca=ids.ca) if tls else None}
+        where["autocommit"] = True
+        with hs.timeout(LATE):
+            asking, other = [await library.connect(**where) for _ in range(2)]
+            try:
+                async with other.cursor() as cursor:
+                    await cursor.execute("CREATE OR REPLACE DATABASE asked")
+                    await cursor.execute("CREATE TABLE asked.done (n INT)")
+                    with pytest.raises(hs.Cancelled), hs.scope(token):
+                        await asking.query("INSERT INTO asked.done VALUES (1)")
+                    # What it had sent would be done by then: the server has seen the end of it.
+                    while await _is_connected(cursor, asking.thread_id()):
+                        pass
+                    await cursor.execute("SELECT COUNT(*) FROM asked.done")
+                    assert await cursor.fetchone() == (0,)
+            finally:
+                asking.close()
+                other.close()
+                await asyncio.sleep(0)
+
+    hsloop.run(main())
+    assert hs.open_connections() == []
+
+
+async def _is_connected(cursor: Any, thread: int) -> bool:
+    await cursor.execute(
+        "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE ID = %s", thread
+    )
+    return bool((await cursor.fetchone())[0])
+
+
 # ---- aiomysql, and what is not a statement
 
 

@@ -179,22 +179,75 @@ def test_a_scope_that_has_ended_changes_nothing(server: Server) -> None:
     nothing_open()
 
 
-def test_a_blocking_command_is_cancelled_and_the_next_gets_its_own_answer(server: Server) -> None:
+@pytest.mark.parametrize("over", ["before", "within"])
+def test_a_scope_that_ends_a_transaction_gives_its_place_back(over: str, server: Server) -> None:
+    """And nothing is watched any more over the connection that the next one gets."""
+    token = hs.CancelToken()
+    held = []  # A pipeline that is collected gives its place back, too.
     with _client(server.address, size=1) as client:
-        token = hs.CancelToken()
+        with hs.timeout(60):
+            client.set("watched", 1)
+        with hs.scope(token), pytest.raises(hs.Cancelled):
+            if over == "before":
+                token.cancel()
+            with client.pipeline() as pipe:
+                held.append(pipe)
+                pipe.watch("watched")
+                token.cancel()
+                pipe.get("watched")
+        with hs.timeout(60), client.pipeline(transaction=True) as pipe:
+            client.set("watched", 2)
+            pipe.get("watched")
+            assert pipe.execute() == [b"2"]
+        with hs.timeout(60), hs.scope(hs.CancelToken()) as quiet, client.pipeline() as pipe:
+            held.append(pipe)
+            pipe.watch("watched")
+            quiet.cancel()  # The block has done what it was for.
+        with hs.timeout(60), client.pipeline(transaction=True) as pipe:
+            client.set("watched", 3)
+            pipe.get("watched")
+            assert pipe.execute() == [b"3"]
+    nothing_open()
 
-        def pop() -> None:
-            with hs.scope(token):
-                client.blpop("never", 0)
 
-        with Call(pop) as call:
-            call.wait_until_blocked()
-            token.cancel()
-            with pytest.raises(hs.Cancelled):
-                call.result(20)
-        with hs.timeout(30):
+def test_a_blocking_command_ends_and_the_next_gets_its_own_answer(
+    end: str, served: tuple[Any, Identities | None]
+) -> None:
+    address, tls = served
+    with _client(address, tls=tls, size=1) as client:
+        with hs.timeout(60):
+            assert client.echo("before") == b"before"
+        client.total = SHORT if end == "deadline" else None
+        _ends(end, lambda: client.blpop("never", 0))
+        client.total = None
+        with hs.timeout(60):
             for number in range(5):
                 assert client.echo(f"answer {number}") == b"answer %d" % number
+    nothing_open()
+
+
+@pytest.mark.parametrize("what", ["a reply", "a reply in the parser", "the end"])
+def test_a_connection_with_what_nobody_asked_for_is_not_used_again(
+    server: Server, what: str
+) -> None:
+    with _client(server.address, size=1, retry=Retry(NoBackoff(), 0), **QUIET) as client:
+        client.ping()
+        held = client.connection_pool.get_connection(*NAME)
+        first = held._sock
+        assert not held.can_read()
+        if what == "the end":
+            held.send_command("QUIT")
+            assert held.read_response() == b"OK"
+        else:
+            held.send_packed_command(held.pack_commands([("PING",), ("PING",)]))
+            first.peek(len(b"+PONG\r\n+PONG\r\n"), timeout=60)
+            if what == "a reply in the parser":
+                assert held.read_response() == b"PONG"
+        assert what == "a reply in the parser" or poll_until(lambda: not first._is_quiet(), 60)
+        client.connection_pool.release(held)
+        with hs.timeout(60):
+            assert client.echo("own") == b"own"
+        assert held._sock is not first
     nothing_open()
 
 

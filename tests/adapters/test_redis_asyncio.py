@@ -20,7 +20,7 @@ import hardsock as hs
 import hardsock.adapters.redis
 from adapters.http_contract import SHORT, causes, nothing_open, server_context
 from adapters.redis_parts import *
-from adapters.redis_parts import NAME, OLD, QUIET, url_of, with_tls
+from adapters.redis_parts import NAME, OLD, QUIET, bounded, url_of, with_tls
 from hardsock.lab.blackhole import BlackHole
 from hardsock.lab.namespaces import Namespace
 from hardsock.lab.peers import PeerScript
@@ -51,17 +51,6 @@ async def _client(
         await made.aclose()
 
 
-async def _bounded(call: Callable[[], Coroutine[Any, Any, Any]]) -> None:
-    """What has not ended in a minute is cancelled, which is no end that a test expects."""
-    task = asyncio.current_task()
-    assert task is not None
-    hung = asyncio.get_running_loop().call_later(60, task.cancel)
-    try:
-        await call()
-    finally:
-        hung.cancel()
-
-
 async def _ends(
     end: str, call: Callable[[], Coroutine[Any, Any, Any]], when: Callable[[], object] | None = None
 ) -> None:
@@ -78,14 +67,14 @@ async def _ends(
         stopper.start()
         try:
             with pytest.raises(hs.Cancelled) as cancelled, hs.scope(token):
-                await _bounded(call)
+                await bounded(call)
         finally:
             await asyncio.to_thread(stopper.join)
         assert cancelled.value.reason == "stop button"
         return
     scope = hs.timeout(SHORT) if end == "scope" else contextlib.nullcontext()
     with pytest.raises((redis.exceptions.TimeoutError, hs.DeadlineExceeded)) as late, scope:
-        await _bounded(call)
+        await bounded(call)
     assert isinstance(late.value, redis.exceptions.TimeoutError) or end == "scope"
     assert any(isinstance(one, hs.DeadlineExceeded) for one in causes(late.value))
 
@@ -282,14 +271,106 @@ def test_a_scope_that_has_ended_changes_nothing(server: Server, loop: str) -> No
     nothing_open()
 
 
-def test_a_blocking_command_is_cancelled_and_the_next_gets_its_own_answer(
-    server: Server, loop: str
+@pytest.mark.parametrize("over", ["before", "within"])
+def test_a_scope_that_ends_a_transaction_gives_its_place_back(
+    over: str, server: Server, loop: str
 ) -> None:
+    """And nothing is watched any more over the connection that the next one gets."""
+    token = hs.CancelToken()
+
     async def main() -> None:
         async with _client(server.address, size=1) as client:
-            await _ends("cancel", lambda: client.blpop("never", 0))
-            for number in range(5):
-                assert await client.echo(f"answer {number}") == b"answer %d" % number
+            with hs.timeout(60):
+                await client.set("async watched", 1)
+            with pytest.raises(hs.Cancelled), hs.scope(token):
+                if over == "before":
+                    token.cancel()
+                async with client.pipeline() as pipe:
+                    await pipe.watch("async watched")
+                    token.cancel()
+                    await pipe.get("async watched")
+            with hs.timeout(60):
+                await client.set("async watched", 2)
+                async with client.pipeline(transaction=True) as pipe:
+                    pipe.get("async watched")
+                    assert await pipe.execute() == [b"2"]
+            # The block has done what it was for, but giving back is a wait.
+            with contextlib.suppress(hs.Cancelled), hs.scope(hs.CancelToken()) as quiet:
+                async with client.pipeline() as pipe:
+                    await pipe.watch("async watched")
+                    quiet.cancel()
+            with hs.timeout(60):
+                await client.set("async watched", 3)
+                async with client.pipeline(transaction=True) as pipe:
+                    pipe.get("async watched")
+                    assert await pipe.execute() == [b"3"]
+
+    RUNS[loop](main())
+    nothing_open()
+
+
+def test_a_blocking_command_ends_and_the_next_gets_its_own_answer(
+    end: str, served: tuple[Any, Identities | None], loop: str
+) -> None:
+    address, tls = served
+
+    async def main() -> None:
+        async with _client(address, tls=tls, size=1) as client:
+            with hs.timeout(60):
+                assert await client.echo("before") == b"before"
+            client.total = SHORT if end == "deadline" else None
+            await _ends(end, lambda: client.blpop("never", 0))
+            client.total = None
+            with hs.timeout(60):
+                for number in range(5):
+                    assert await client.echo(f"answer {number}") == b"answer %d" % number
+
+    RUNS[loop](main())
+    nothing_open()
+
+
+@pytest.mark.parametrize("what", ["a reply", "a reply in the parser", "the end"])
+def test_a_connection_with_what_nobody_asked_for_is_not_used_again(
+    server: Server, what: str, loop: str
+) -> None:
+    async def main() -> None:
+        settings = {"retry": Retry(NoBackoff(), 0), **QUIET}
+        async with _client(server.address, size=1, **settings) as client:
+            await client.ping()
+            held = await client.connection_pool.get_connection(*NAME)
+            first = held._reader
+            newer = hasattr(redis.asyncio.Connection, "can_read")
+            assert not await (held.can_read() if newer else held.can_read_destructive())
+            if what == "the end":
+                await held.send_command("QUIT")
+                assert await held.read_response() == b"OK"
+            else:
+                await held.send_packed_command(held.pack_commands([("PING",), ("PING",)]))
+                if what == "a reply in the parser":
+                    assert await held.read_response() == b"PONG"
+            # Nothing reads ahead: what comes stays with the kernel until somebody asks.
+            while first.is_quiet():
+                await asyncio.sleep(0)
+            await client.connection_pool.release(held)
+            with hs.timeout(60):
+                assert await client.echo("own") == b"own"
+            assert held._reader is not first
+
+    RUNS[loop](_bounded(main))
+    nothing_open()
+
+
+@pytest.mark.parametrize("how", ["scope", "cancel"])
+def test_no_message_is_one_thing_and_the_end_of_the_scope_another(
+    server: Server, how: str, loop: str
+) -> None:
+    """redis-py takes a time-out for ``None``, which a loop that waits for messages asks again after."""
+
+    async def main() -> None:
+        async with _client(server.address) as client, client.pubsub() as subscriber:
+            await subscriber.subscribe("async quiet")
+            assert (await subscriber.get_message(timeout=60))["type"] == "subscribe"
+            await _ends(how, lambda: subscriber.get_message(timeout=600))
 
     RUNS[loop](main())
     nothing_open()

@@ -20,7 +20,7 @@ from redis.retry import Retry
 import hardsock as hs
 import hardsock.adapters.redis
 from adapters.http_contract import SHORT, causes, nothing_open, server_context
-from adapters.redis_parts import OLD, PATIENT, trusting, with_tls
+from adapters.redis_parts import OLD, PATIENT, bounded, trusting, with_tls
 from hardsock.lab.blackhole import BlackHole
 from hardsock.lab.namespaces import Namespace
 from hardsock.lab.peers import PeerScript
@@ -32,7 +32,7 @@ from hardsock.lab.servers.process import (
     running,
     work_directory,
 )
-from hardsock.lab.threads import Call
+from hardsock.lab.threads import IO_WAITS, Call
 from hardsock.lab.waits import poll_until
 from support.require import require
 from support.servers import redis_server
@@ -189,6 +189,37 @@ def test_a_command_of_a_cluster_ends_and_the_next_gets_its_own_answer(
     nothing_open()
 
 
+_TRANSACTIONS = pytest.mark.skipif(
+    not hasattr(redis.cluster, "TransactionStrategy"),
+    reason="before 6.2 redis-py had no transactions in a cluster",
+)
+
+
+@_TRANSACTIONS
+def test_a_scope_that_ends_a_transaction_of_a_cluster_gives_its_place_back(
+    nodes: list[Node], tls: Identities | None
+) -> None:
+    token, held = hs.CancelToken(), []
+    made = hardsock.adapters.redis.cluster(
+        _url(nodes[0].address, tls), max_connections=1, **PATIENT, **trusting(tls)
+    )
+    with contextlib.closing(made) as client:
+        with hs.timeout(60):
+            client.set("watched", 1)
+        with hs.scope(token), pytest.raises(hs.Cancelled):
+            with client.pipeline(transaction=True) as pipe:
+                held.append(pipe)
+                pipe.watch("watched")
+                token.cancel("stop button")
+                pipe.get("watched")
+        with hs.timeout(60):
+            client.set("watched", 2)
+            with client.pipeline(transaction=True) as pipe:
+                pipe.get("watched")
+                assert pipe.execute() == [b"2"]
+    nothing_open()
+
+
 @pytest.fixture(scope="module")
 def sentinel(tls: Identities | None) -> Iterator[tuple[Node, Node]]:
     """A primary, and a sentinel that knows it as "main"."""
@@ -267,7 +298,7 @@ async def _ends_awaited(end: str, client: Any, call: Any, when: Any) -> None:
     if end != "cancel":
         scope = hs.timeout(SHORT) if end == "scope" else contextlib.nullcontext()
         with pytest.raises((redis.exceptions.TimeoutError, hs.DeadlineExceeded)) as late, scope:
-            await call()
+            await bounded(call)
         assert any(isinstance(one, hs.DeadlineExceeded) for one in causes(late.value))
         return
     token = hs.CancelToken()
@@ -280,7 +311,7 @@ async def _ends_awaited(end: str, client: Any, call: Any, when: Any) -> None:
     thread.start()
     try:
         with pytest.raises(hs.Cancelled), hs.scope(token):
-            await call()
+            await bounded(call)
     finally:
         await asyncio.to_thread(thread.join)
 
@@ -313,6 +344,36 @@ def test_a_command_of_an_awaited_cluster_ends_and_the_next_gets_its_own_answer(
             assert {one.peer for one in found} == {one.name for one in nodes}
             assert limits.stats().begun >= len(nodes), "each of them had a place"
             assert limits.stats().in_flight == 0
+        finally:
+            await client.aclose()
+
+    _awaited(main)
+    nothing_open()
+
+
+@_TRANSACTIONS
+@pytest.mark.usefixtures("event_loops")
+def test_a_scope_that_ends_a_transaction_of_an_awaited_cluster_gives_its_place_back(
+    nodes: list[Node], tls: Identities | None
+) -> None:
+    async def main() -> None:
+        token = hs.CancelToken()
+        client = hardsock.adapters.redis.async_cluster(
+            _url(nodes[0].address, tls), max_connections=1, **PATIENT, **trusting(tls)
+        )
+        try:
+            with hs.timeout(60):
+                await client.set("watched", 1)
+            with pytest.raises(hs.Cancelled), hs.scope(token):
+                async with client.pipeline(transaction=True) as pipe:
+                    await pipe.watch("watched")
+                    token.cancel("stop button")
+                    await pipe.execute_command("GET", "watched")
+            with hs.timeout(60):
+                await client.set("watched", 2)
+                async with client.pipeline(transaction=True) as pipe:
+                    pipe.get("watched")
+                    assert await pipe.execute() == [b"2"]
         finally:
             await client.aclose()
 
@@ -460,7 +521,7 @@ def _first_question_ends(
     again: tuple[Any, int] = (NoBackoff(), 0),
     when: Callable[[], object] | None = None,
 ) -> None:
-    """It is ended by *end*; a cancel comes once *when* has returned, or wherever it is in a moment.
+    """It is ended by *end*; a cancel comes once *when* has returned, or the thread waits for something.
 
     Nothing here takes less than ten minutes by itself: what took that long would end with the same error.
     """
@@ -469,7 +530,7 @@ def _first_question_ends(
         token = hs.CancelToken()
         with Call(functools.partial(ask, scope=lambda: hs.scope(token))) as running:
             if when is None:
-                hs.sleep(SHORT)
+                running.wait_until_blocked(IO_WAITS, 60)
             else:
                 when()
             token.cancel("stop button")

@@ -233,6 +233,113 @@ START_TEST(half_a_close_lets_the_peer_answer)
 }
 END_TEST
 
+static void
+wait_until_over(int fd)
+{
+    struct tcp_info info;
+    socklen_t len = sizeof(info);
+
+    EVENTUALLY(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
+               info.tcpi_state == TCP_CLOSE);
+}
+
+/* The kernel says ENOTCONN, as it does of what broke. */
+START_TEST(to_shut_down_what_both_sides_have_ended_is_no_error)
+{
+    struct pair p = pair_tcp();
+    struct hs_op op = op_in(10 * SECOND);
+    uint8_t byte;
+    size_t n;
+
+    if (_i == 0)
+        ASSERT_OK(hs_conn_shutdown(p.c, SHUT_WR, fresh()));
+    ck_assert_int_eq(shutdown(p.peer, SHUT_WR), 0);
+    if (_i == 1)
+        ASSERT_OK(hs_conn_shutdown(p.c, SHUT_WR, fresh()));
+    wait_until_over(hs_conn_fileno(p.c));
+    ck_assert_int_eq(shutdown(hs_conn_fileno(p.c), SHUT_RDWR), -1);
+    ck_assert_int_eq(errno, ENOTCONN);
+    ASSERT_OK(hs_conn_shutdown(p.c, SHUT_WR, fresh()));
+    ASSERT_OK(hs_conn_shutdown(p.c, SHUT_RDWR, fresh()));
+    ASSERT_OK(hs_conn_shutdown(p.c, SHUT_RD, fresh()));
+    ASSERT_ERR(HS_E_END, DONE(hs_conn_recv_exactly(p.c, &op, &byte, 1, fresh())));
+    ASSERT_OK(DONE(hs_conn_recv(p.c, &op, &byte, 1, 0, fresh(), &n)));
+    ck_assert_uint_eq(n, 0);
+    pair_free(&p);
+}
+END_TEST
+
+/* Another thread's call comes between ours and the kernel, and ends the connection. */
+static struct hs_conn *overtaken;
+
+int __real_shutdown(int fd, int how);
+int __wrap_shutdown(int fd, int how);
+
+int
+__wrap_shutdown(int fd, int how)
+{
+    struct hs_conn *c = overtaken;
+
+    overtaken = NULL;
+    if (c != NULL) {
+        ASSERT_OK(hs_conn_shutdown(c, SHUT_RDWR, fresh()));
+        wait_until_over(fd);
+    }
+    return __real_shutdown(fd, how);
+}
+
+START_TEST(of_two_that_shut_down_neither_makes_the_clean_end_a_reset)
+{
+    const int how[] = {SHUT_RDWR, SHUT_WR, SHUT_RD};
+    struct pair p = pair_tcp();
+    struct hs_op op = op_in(10 * SECOND);
+    uint8_t byte;
+    size_t n;
+
+    ck_assert_int_eq(shutdown(p.peer, SHUT_WR), 0);
+    overtaken = p.c;
+    ASSERT_OK(hs_conn_shutdown(p.c, how[_i], fresh()));
+    ck_assert_ptr_null(overtaken);
+    ASSERT_OK(DONE(hs_conn_recv(p.c, &op, &byte, 1, 0, fresh(), &n)));
+    ck_assert_uint_eq(n, 0);
+    pair_free(&p);
+}
+END_TEST
+
+static void
+reset_by_peer(struct pair *p)
+{
+    const struct linger now = {.l_onoff = 1};
+
+    ck_assert_int_eq(setsockopt(p->peer, SOL_SOCKET, SO_LINGER, &now, sizeof(now)), 0);
+    (void)close(p->peer);
+    p->peer = -1;
+    wait_until_over(hs_conn_fileno(p->c));
+}
+
+/* Ours had been sent before in the first case; in the second nobody here is told of the reset. */
+START_TEST(to_shut_down_what_was_reset_is_a_reset_and_hides_none)
+{
+    struct pair p = pair_tcp();
+    struct hs_op op = op_in(10 * SECOND);
+    socklen_t len = sizeof(int);
+    uint8_t byte;
+    int sys;
+    size_t n;
+
+    if (_i == 0)
+        ASSERT_OK(hs_conn_shutdown(p.c, SHUT_WR, fresh()));
+    reset_by_peer(&p);
+    if (_i == 1)
+        ck_assert_int_eq(getsockopt(hs_conn_fileno(p.c), SOL_SOCKET, SO_ERROR, &sys, &len), 0);
+    ASSERT_ERR(HS_E_RESET, hs_conn_shutdown(p.c, SHUT_WR, fresh()));
+    ck_assert_int_eq(last_error()->sys, ENOTCONN);
+    ASSERT_ERR(HS_E_RESET, hs_conn_shutdown(p.c, SHUT_RDWR, fresh()));
+    ASSERT_ERR(HS_E_RESET, DONE(hs_conn_recv(p.c, &op, &byte, 1, 0, fresh(), &n)));
+    pair_free(&p);
+}
+END_TEST
+
 START_TEST(a_detached_descriptor_is_the_callers_and_works)
 {
     struct pair p = pair_unix();
@@ -675,6 +782,9 @@ main(void)
     tcase_add_test(tc, closing_keeps_the_number_while_a_step_is_pending);
     tcase_add_test(tc, an_abort_resets_the_peer);
     tcase_add_test(tc, half_a_close_lets_the_peer_answer);
+    tcase_add_loop_test(tc, to_shut_down_what_both_sides_have_ended_is_no_error, 0, 2);
+    tcase_add_loop_test(tc, of_two_that_shut_down_neither_makes_the_clean_end_a_reset, 0, 3);
+    tcase_add_loop_test(tc, to_shut_down_what_was_reset_is_a_reset_and_hides_none, 0, 2);
     tcase_add_test(tc, a_detached_descriptor_is_the_callers_and_works);
     tcase_add_test(tc, buffered_bytes_make_detaching_busy);
     tcase_add_test(tc, the_last_of_several_owners_closes);

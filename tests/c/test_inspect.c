@@ -6,7 +6,10 @@
 
 #include "hardsock_binding.h"
 
+#include "../../csrc/base/fault.h"
+
 #include <dirent.h>
+#include <errno.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -556,6 +559,106 @@ START_TEST(forked_child_leaves_the_parents_alone)
 }
 END_TEST
 
+/* ---- Refusals ------------------------------------------------------------------------------ */
+
+static _Thread_local bool spared;
+static atomic_int without_memory; /* so many allocations of the thread that answers */
+
+static int
+fail_allocations(enum hs_call call, size_t *len)
+{
+    (void)len;
+    if (call != HS_CALL_alloc || spared || atomic_load(&without_memory) == 0)
+        return 0;
+    atomic_fetch_sub(&without_memory, 1);
+    return ENOMEM;
+}
+
+static const struct {
+    const char *request, *says; /* NULL: it is closed without a word */
+    int failures;
+    bool goes_on;
+} refusals[] = {
+    {"nothing\n", "there is no such report", 0, false},
+    {"connection 1\n", "there is no such connection", 0, true},
+    {"events\n", "no memory for a report", 1, false},
+    {"events\n", NULL, 1000, false}, /* nor for saying that */
+    {"nothing\n", NULL, 1000, false},
+    {"connection 1\n", NULL, 1000, false},
+};
+
+/* Who is not answered for want of memory is not left to wait for it, and others are as before. */
+START_TEST(who_is_refused_is_told_why_or_at_least_that)
+{
+    const char *says = refusals[_i].says;
+    long fds = count_fds();
+    char text[4096] = "";
+    int fd, other;
+
+    ASSERT_OK(hs_inspect_start(path, fresh()));
+    ck_assert_int_ge(fd = dial(), 0);
+    ck_assert_int_ge(other = dial(), 0);
+    ck_assert(ask(fd));
+    ck_assert(ask(other));
+    spared = true;
+    atomic_store(&without_memory, refusals[_i].failures);
+    hs_fault_set_decider(fail_allocations);
+    put(fd, refusals[_i].request, strlen(refusals[_i].request));
+    if (says != NULL) {
+        ck_assert_int_gt(recv(fd, text, sizeof(text) - 1, 0), 0);
+        ck_assert_msg(strstr(text, says) != NULL, "%s", text);
+    }
+    if (!refusals[_i].goes_on)
+        ck_assert_int_eq(recv(fd, text, sizeof(text), 0), 0);
+    hs_fault_set_decider(NULL);
+    if (refusals[_i].failures > 0)
+        ck_assert_int_lt(atomic_load(&without_memory), refusals[_i].failures);
+    ck_assert(ask(fd) == refusals[_i].goes_on);
+    ck_assert(ask(other));
+    (void)close(fd);
+    (void)close(other);
+    stop_and_wait(fds);
+}
+END_TEST
+
+START_TEST(without_memory_it_is_not_started_and_leaves_nothing)
+{
+    long fds = count_fds();
+
+    atomic_store(&without_memory, 1);
+    hs_fault_set_decider(fail_allocations);
+    ASSERT_ERR(HS_E_NOMEM, hs_inspect_start(path, fresh()));
+    hs_fault_set_decider(NULL);
+    ck_assert_int_eq(dial(), -1);
+    ck_assert_int_eq(count_fds(), fds);
+}
+END_TEST
+
+/* Neither a descriptor for a newcomer, nor a time at which to try again. */
+START_TEST(what_it_cannot_take_now_it_tries_again_seldom_and_takes_later)
+{
+    uint64_t id, seed, calls[HS_FAULT_CALLS], most;
+    long fds = count_fds();
+    int64_t began;
+    int fd;
+
+    ASSERT_OK(hs_inspect_start(path, fresh()));
+    began = hs_now();
+    ASSERT_OK(hs_faults_begin("accept.no_files=1,timerfd_settime.fail=1", fresh(), &id));
+    ck_assert_int_ge(fd = dial(), 0);
+    while (hs_now() - began < 300 * MS)
+        breathe();
+    ck_assert(hs_faults_plan(id, &seed, calls));
+    most = 5 * (uint64_t)((hs_now() - began) / (20 * MS) + 4); /* the kept descriptors, too */
+    hs_faults_end(id);
+    ck_assert_uint_gt(calls[HS_CALL_timerfd_settime], 0);
+    ck_assert_msg(calls[HS_CALL_accept] <= most, "%lu turns", (unsigned long)calls[HS_CALL_accept]);
+    ck_assert(ask(fd));
+    (void)close(fd);
+    stop_and_wait(fds);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -573,5 +676,8 @@ main(void)
     tcase_add_test(tc, rests_from_those_that_only_come_and_go);
     tcase_add_test(tc, stop_ends_those_who_ask_at_that_moment);
     tcase_add_test(tc, forked_child_leaves_the_parents_alone);
+    tcase_add_loop_test(tc, who_is_refused_is_told_why_or_at_least_that, 0, (int)LENGTH(refusals));
+    tcase_add_test(tc, without_memory_it_is_not_started_and_leaves_nothing);
+    tcase_add_test(tc, what_it_cannot_take_now_it_tries_again_seldom_and_takes_later);
     return run_case(tc);
 }

@@ -14,7 +14,8 @@
  *
  * A failure names its test with its seed: "any_order_of_acts_keeps_the_promises:17".
  * HS_MODEL_SEED=17 repeats it and prints each act; HS_MODEL_SEEDS=5000 runs so many;
- * HS_MODEL_PROBE_AFTER=1000000 makes pools that do not ask, which must fail.
+ * HS_MODEL_PROBE_AFTER=1000000 makes pools that do not ask, which must fail. What else it must find
+ * is in tests/simulation/mutations.py: `make check-simulate` breaks the pool so, and looks.
  */
 #include "pool_support.h"
 

@@ -4,6 +4,10 @@
  */
 #include "support.h"
 
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 
 static struct hs_token *
@@ -393,6 +397,51 @@ START_TEST(trees_may_grow_and_shrink_while_they_are_swept)
 }
 END_TEST
 
+#define THREADS 4
+#define EACH 1500 /* more than one of them takes at a time */
+
+static void *
+make_each(void *arg)
+{
+    struct hs_token **made = arg;
+
+    for (int i = 0; i < EACH; i++)
+        made[i] = token(NULL, HS_NEVER);
+    return NULL;
+}
+
+static int
+by_id(const void *a, const void *b)
+{
+    uint64_t x = hs_token_id(*(struct hs_token *const *)a);
+    uint64_t y = hs_token_id(*(struct hs_token *const *)b);
+
+    return (x > y) - (x < y);
+}
+
+START_TEST(tokens_of_several_threads_have_ids_of_their_own_and_all_are_counted)
+{
+    static struct hs_token *made[THREADS * EACH];
+    struct thread threads[THREADS];
+    struct hs_live live;
+
+    for (int i = 0; i < THREADS; i++)
+        thread_start(&threads[i], make_each, made + i * EACH);
+    for (int i = 0; i < THREADS; i++)
+        (void)thread_join(&threads[i]);
+    hs_live_counts(&live);
+    ck_assert_int_eq(live.tokens, THREADS * EACH);
+    qsort(made, THREADS * EACH, sizeof(made[0]), by_id);
+    for (int i = 1; i < THREADS * EACH; i++)
+        ck_assert_uint_lt(hs_token_id(made[i - 1]), hs_token_id(made[i]));
+    /* By a thread that has made none. */
+    for (int i = 0; i < THREADS * EACH; i++)
+        hs_token_unref(made[i]);
+    hs_live_counts(&live);
+    ck_assert_int_eq(live.tokens, 0);
+}
+END_TEST
+
 static void *
 cancel_it(void *arg)
 {
@@ -416,31 +465,121 @@ START_TEST(of_two_racing_cancels_one_is_first)
 }
 END_TEST
 
-int
-main(void)
-{
-    TCase *tc = case_new("token");
+/* ---- Children in parts ---------------------------------------------------------------------- */
 
-    tcase_add_test(tc, the_first_reason_wins);
-    tcase_add_test(tc, long_reasons_and_names_are_cut);
+static atomic_bool all_taken;
+
+int __real_pthread_mutex_trylock(pthread_mutex_t *m);
+int __wrap_pthread_mutex_trylock(pthread_mutex_t *m);
+
+/* As if another thread had every lock at the moment in which somebody tries. */
+int
+__wrap_pthread_mutex_trylock(pthread_mutex_t *m)
+{
+    return all_taken ? EBUSY : __real_pthread_mutex_trylock(m);
+}
+
+static void
+split_every_parent(void)
+{
+    all_taken = true;
+}
+
+static void
+split_no_more(void)
+{
+    all_taken = false;
+}
+
+static void
+count_call(void *arg)
+{
+    (*(int *)arg)++;
+}
+
+/* Callbacks tell what the sweep has found: who waits or asks looks up by itself sooner or later. */
+START_TEST(the_sweep_finds_children_from_before_and_after_a_split)
+{
+    struct hs_token *root = token(NULL, HS_NEVER), *children[20];
+    struct hs_callback *callbacks[20];
+    int calls = 0;
+
+    for (int i = 0; i < 20; i++) {
+        all_taken = _i == 0 ? i >= 10 : true; /* Its own list first, then a part; or parts only. */
+        children[i] = token(root, HS_NEVER);
+        ASSERT_OK(
+            hs_token_on_cancel(children[i], count_call, NULL, &calls, fresh(), &callbacks[i]));
+    }
+    hs_callback_unref(callbacks[3]);
+    hs_token_unref(children[3]);
+    hs_callback_unref(callbacks[13]);
+    hs_token_unref(children[13]);
+    ck_assert(hs_token_cancel(root, "over", 0, NULL));
+    ck_assert_int_eq(calls, 18);
+    for (int i = 0; i < 20; i++)
+        if (i != 3 && i != 13) {
+            hs_callback_unref(callbacks[i]);
+            hs_token_unref(children[i]);
+        }
+    hs_token_unref(root);
+}
+END_TEST
+
+START_TEST(without_memory_for_parts_the_parents_own_list_has_to_do)
+{
+    struct hs_token *root = token(NULL, HS_NEVER), *child;
+    struct thread t;
+    uint64_t fault;
+
+    all_taken = true;
+    ASSERT_OK(hs_faults_begin("alloc.fail@2", fresh(), &fault)); /* The first is the child's. */
+    child = token(root, HS_NEVER);
+    hs_faults_end(fault);
+    thread_start(&t, waiter, child);
+    thread_wait_asleep(&t);
+    ck_assert(hs_token_cancel(root, NULL, 0, NULL));
+    (void)thread_join(&t);
+    hs_token_unref(child);
+    hs_token_unref(root);
+}
+END_TEST
+
+static void
+add_tests_of_trees(TCase *tc)
+{
     tcase_add_test(tc, children_end_with_the_parent_and_not_the_other_way);
     tcase_add_test(tc, a_child_of_an_ended_parent_is_born_ended);
     tcase_add_loop_test(tc, a_linked_token_ends_with_any_of_sixteen_parents, 0,
                         HS_TOKEN_MAX_PARENTS);
-    tcase_add_test(tc, seventeen_parents_are_refused);
-    tcase_add_test(tc, a_deadline_needs_no_timer_and_names_its_owner);
-    tcase_add_test(tc, waiting_for_a_live_token_ends_by_its_own_deadline);
     tcase_add_test(tc, moving_an_ancestors_deadline_wakes_the_waiter);
     tcase_add_test(tc, a_deadline_can_be_put_off_while_the_token_lives);
-    tcase_add_test(tc, an_ended_token_stays_ended);
     tcase_add_test(tc, a_childs_deadline_does_not_end_the_parent);
     tcase_add_test(tc, cancelling_wakes_every_waiter_below);
-    tcase_add_test(tc, a_chain_of_100000_is_cancelled_and_freed);
-    tcase_add_test(tc, a_long_chain_through_second_parents_is_refused_before_the_stack_ends);
-    tcase_add_test(tc, a_ladder_of_diamonds_is_refused_before_asking_takes_for_ever);
     tcase_add_test(tc, one_hundred_thousand_children_end_at_once_and_a_waiter_wakes);
     tcase_add_test(tc, forgotten_children_leave_no_trace_in_a_long_lived_parent);
     tcase_add_test(tc, trees_may_grow_and_shrink_while_they_are_swept);
+}
+
+int
+main(void)
+{
+    TCase *tc = case_new("token"), *parts = case_new("token, children in parts");
+
+    tcase_add_test(tc, the_first_reason_wins);
+    tcase_add_test(tc, long_reasons_and_names_are_cut);
+    tcase_add_test(tc, seventeen_parents_are_refused);
+    tcase_add_test(tc, a_deadline_needs_no_timer_and_names_its_owner);
+    tcase_add_test(tc, waiting_for_a_live_token_ends_by_its_own_deadline);
+    tcase_add_test(tc, an_ended_token_stays_ended);
+    tcase_add_test(tc, a_chain_of_100000_is_cancelled_and_freed);
+    tcase_add_test(tc, a_long_chain_through_second_parents_is_refused_before_the_stack_ends);
+    tcase_add_test(tc, a_ladder_of_diamonds_is_refused_before_asking_takes_for_ever);
+    tcase_add_test(tc, tokens_of_several_threads_have_ids_of_their_own_and_all_are_counted);
     tcase_add_test(tc, of_two_racing_cancels_one_is_first);
-    return run_case(tc);
+    add_tests_of_trees(tc);
+    tcase_add_checked_fixture(parts, split_every_parent, split_no_more);
+    tcase_add_loop_test(parts, the_sweep_finds_children_from_before_and_after_a_split, 0, 2);
+    tcase_add_test(parts, without_memory_for_parts_the_parents_own_list_has_to_do);
+    add_tests_of_trees(parts);
+    return run_cases((TCase *const[]){tc, parts}, 2);
 }

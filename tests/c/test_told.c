@@ -12,6 +12,7 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <sched.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -19,7 +20,7 @@ static const int versions[] = {HS_TLS_1_2, HS_TLS_1_3};
 
 /* ---- Who is told first --------------------------------------------------------------------- */
 
-enum { NOBODY, TOLD_FIRST, TOLD_NOTHING };
+enum { NOBODY, TOLD_FIRST, TOLD_NOTHING, READS_A_FILE };
 
 static _Thread_local int role;
 static struct {
@@ -28,12 +29,16 @@ static struct {
     atomic_bool met;        /* TOLD_NOTHING has ended, or waits for that one */
     _Atomic int soft_error; /* what SO_ERROR says instead of ETIMEDOUT, or 0 */
     _Atomic int remark;     /* what it says once of a connection that is alive, or 0 */
+    atomic_bool reads;      /* READS_A_FILE is in sendfile(2), */
+    atomic_bool has_read;   /* and stays there until this */
 } stage;
 
 ssize_t __real_recv(int fd, void *buf, size_t len, int flags);
 ssize_t __real_send(int fd, const void *buf, size_t len, int flags);
 int __real_getsockopt(int fd, int level, int name, void *value, socklen_t *len);
 int __real_sched_yield(void);
+ssize_t __real_sendfile(int fd, int file, off_t *offset, size_t len);
+ssize_t __wrap_sendfile(int fd, int file, off_t *offset, size_t len);
 ssize_t __wrap_recv(int fd, void *buf, size_t len, int flags);
 ssize_t __wrap_send(int fd, const void *buf, size_t len, int flags);
 int __wrap_getsockopt(int fd, int level, int name, void *value, socklen_t *len);
@@ -74,6 +79,22 @@ __wrap_send(int fd, const void *buf, size_t len, int flags)
 
     before_asking();
     n = __real_send(fd, buf, len, flags);
+    after_asking(n < 0 ? errno : 0);
+    return n;
+}
+
+/* The disk takes its time before the socket is asked. */
+ssize_t
+__wrap_sendfile(int fd, int file, off_t *offset, size_t len)
+{
+    ssize_t n;
+
+    if (role == READS_A_FILE) {
+        atomic_store(&stage.reads, true);
+        EVENTUALLY(atomic_load(&stage.has_read));
+    }
+    before_asking();
+    n = __real_sendfile(fd, file, offset, len);
     after_asking(n < 0 ? errno : 0);
     return n;
 }
@@ -178,6 +199,23 @@ write_it(void *arg)
 }
 
 static void *
+send_a_file(void *arg)
+{
+    struct asking *a = arg;
+    struct hs_op op = op_in(60 * SECOND);
+    int file = memfd_create("hardsock-test", MFD_CLOEXEC);
+    int64_t offset = 0;
+
+    ck_assert_int_eq(ftruncate(file, 16 << 20), 0); /* more than any buffer takes */
+    role = a->role;
+    a->rv = DONE(hs_conn_send_file(a->c, &op, file, &offset, 16 << 20, fresh()));
+    if (role == TOLD_NOTHING)
+        atomic_store(&stage.met, true);
+    (void)close(file);
+    return NULL;
+}
+
+static void *
 ask_for_error(void *arg)
 {
     struct asking *a = arg;
@@ -195,10 +233,8 @@ ask_for_error(void *arg)
 static const struct {
     void *(*first)(void *), *(*second)(void *);
 } orders[] = {
-    {read_it, write_it},
-    {write_it, read_it},
-    {ask_for_error, read_it},
-    {ask_for_error, write_it},
+    {read_it, write_it},       {write_it, read_it},    {ask_for_error, read_it},
+    {ask_for_error, write_it}, {send_a_file, read_it}, {read_it, send_a_file},
 };
 
 START_TEST(who_is_not_told_waits_for_the_one_who_is)
@@ -219,6 +255,38 @@ START_TEST(who_is_not_told_waits_for_the_one_who_is)
     (void)thread_join(&b);
     ASSERT_ERR(HS_E_DEAD_PEER, first.rv);
     ASSERT_ERR(HS_E_DEAD_PEER, second.rv);
+    pair_free(&p);
+}
+END_TEST
+
+/* As another process that has the socket may: the kernel's word is gone, and nobody here has it. */
+static void
+take_word(int fd)
+{
+    int sys = 0;
+    socklen_t len = sizeof(sys);
+
+    ck_assert_int_eq(__real_getsockopt(fd, SOL_SOCKET, SO_ERROR, &sys, &len), 0);
+    ck_assert_int_eq(sys, ETIMEDOUT);
+}
+
+/* Whether sendfile(2) will be told, behind a disk that does not answer, is not waited for without
+ * end: the one who has found an end goes on while that call is still there. */
+START_TEST(nobody_waits_for_a_disk_that_does_not_answer)
+{
+    struct pair p = dead_pair();
+    struct asking file = {.c = p.c, .role = READS_A_FILE}, reader = {.c = p.c};
+    struct thread t;
+
+    thread_start(&t, send_a_file, &file);
+    EVENTUALLY(atomic_load(&stage.reads));
+    take_word(hs_conn_fileno(p.c));
+    (void)read_it(&reader);
+    ASSERT_ERR(HS_E_RESET, reader.rv);
+    ck_assert(!atomic_load(&stage.has_read));
+    atomic_store(&stage.has_read, true);
+    (void)thread_join(&t);
+    ASSERT_ERR(HS_E_RESET, file.rv);
     pair_free(&p);
 }
 END_TEST
@@ -403,6 +471,33 @@ START_TEST(tls_tells_reader_and_writer_the_same)
 }
 END_TEST
 
+/* TLS is over when the peer dies: what is read past it is told, and it counts as a death. */
+START_TEST(a_death_that_is_told_past_a_tls_that_has_failed_is_noted)
+{
+    struct tls_pair p = default_pair(true, versions[_i]);
+    struct hs_op op = op_in(60 * SECOND), in = op_in(60 * SECOND);
+    static const uint8_t no_record[64] = "this is no record of TLS";
+    int fd = hs_conn_fileno(p.client);
+    struct hs_reset_counts before, after;
+    struct hs_close_report report;
+    uint8_t byte;
+    size_t n;
+
+    put(hs_conn_fileno(p.server), no_record, sizeof(no_record));
+    ASSERT_ERR(HS_E_TLS, DONE(hs_conn_recv(p.client, &in, &byte, 1, 0, fresh(), &n)));
+    while (__real_send(fd, no_record, sizeof(no_record), MSG_DONTWAIT | MSG_NOSIGNAL) > 0)
+        continue;
+    give_up_after(fd, 10);
+    wait_until_dead(fd);
+    hs_reset_counts(&before);
+    ASSERT_OK(DONE(hs_conn_finish(p.client, &op, fresh(), &report)));
+    ck_assert_int_eq(report.ending, HS_ENDING_DEAD_PEER);
+    hs_reset_counts(&after);
+    ck_assert_uint_eq(after.dead_peer, before.dead_peer + 1);
+    tls_pair_free(&p);
+}
+END_TEST
+
 /* Its TCP ends, without an end of TLS, and then it is gone. */
 START_TEST(an_end_of_tcp_below_tls_does_not_hide_a_death)
 {
@@ -436,5 +531,7 @@ main(void)
     tcase_add_loop_test(tc, what_a_goodbye_of_tls_was_told_is_not_lost, 0, 2);
     tcase_add_loop_test(tc, tls_tells_reader_and_writer_the_same, 0, 4);
     tcase_add_loop_test(tc, an_end_of_tcp_below_tls_does_not_hide_a_death, 0, 2);
+    tcase_add_loop_test(tc, a_death_that_is_told_past_a_tls_that_has_failed_is_noted, 0, 2);
+    tcase_add_test(tc, nobody_waits_for_a_disk_that_does_not_answer);
     return run_case(tc);
 }

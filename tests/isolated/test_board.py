@@ -1,8 +1,14 @@
-"""`make board`: the page says what the JSON says, misses too; each worker lives several times."""
+"""`make board`: the page says what the JSON says, misses too; each worker lives several times.
+
+And the bench behind it: all its programs compile, and every row has somebody who does it.
+"""
 
 from __future__ import annotations
 
+import ast
 import json
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT))
 
 from bench import __main__ as bench  # noqa: E402
-from bench import board, build, runner, works  # noqa: E402
+from bench import board, build, model, report, runner, works  # noqa: E402
 
 
 def _spread(median: float) -> dict[str, float]:
@@ -179,3 +185,76 @@ def test_each_life_of_a_worker_warms_up_and_all_rounds_are_kept() -> None:
 def test_a_worker_that_is_fresh_for_each_slice_needs_no_lives() -> None:
     work = next(w for w in works.ALL if w.fresh_worker)
     assert list(runner.turns(work, runner.Plan(rounds=2, lives=6))) == [(0, 0, True), (1, 1, True)]
+
+
+# ---- The bench
+
+_PROGRAMS = sorted(p for f in ("floors", "peers", "core") for p in (ROOT / "bench" / f).glob("*.c"))
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+@pytest.mark.parametrize("program", _PROGRAMS, ids=lambda path: path.name)
+def test_every_program_of_the_bench_compiles(program: Path) -> None:
+    flags = ("-fsyntax-only", "-std=c11", "-D_GNU_SOURCE", "-Icsrc/include")
+    done = subprocess.run(
+        ["cc", *flags, str(program)], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def _names_of(module: Path) -> set[str]:
+    """What a module defines or is given, without importing it: its library may not be there."""
+    found: set[str] = set()
+    for node in ast.parse(module.read_text()).body:
+        if isinstance(node, ast.FunctionDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Assign):
+            found |= {
+                name.id for t in node.targets for name in ast.walk(t) if isinstance(name, ast.Name)
+            }
+        elif isinstance(node, ast.ImportFrom):
+            found |= {alias.asname or alias.name for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("work", works.ALL, ids=lambda work: work.name)
+def test_every_implementation_of_a_work_can_do_it(work: model.Work) -> None:
+    assert all((ROOT / "bench/floors" / f"{p}.c").exists() for p, _ in work.c_programs.values())
+    assert (ROOT / "bench/peers" / f"{work.peer_program}.c").exists()
+    lacking = []
+    for name in work.implementations:
+        if name not in work.c_programs and name != "go":
+            driver = ROOT / "bench/drivers" / f"{name.replace('-', '_')}.py"
+            if (work.function or work.name) not in _names_of(driver):
+                lacking.append(name)
+    assert lacking == []
+
+
+@pytest.mark.parametrize("work", works.ALL, ids=lambda work: work.name)
+def test_goals_are_about_implementations_of_their_work(work: model.Work) -> None:
+    named = {n for g in work.goals for n in (g.of, g.against, g.beside) if n is not None}
+    assert named - set(work.implementations) == set()
+
+
+def _series(name: str, *costs: float) -> runner.Series:
+    return runner.Series(name, costs=list(costs))
+
+
+def test_what_is_allowed_besides_is_taken_from_each_round() -> None:
+    goal = model.Goal(text="", of="ours", against="lock", beside="poll", at_most=2.0)
+    mine = _series("ours", 500.0, 600.0, 400.0)
+    others = {
+        "lock": _series("lock", 100.0, 100.0, 100.0),
+        "poll": _series("poll", 300.0, 450.0, 100.0),
+    }
+    verdict = report.judge(goal, mine, others)
+    assert verdict.value is not None
+    assert (verdict.value.median, verdict.met) == (2.0, True)
+    assert report.judge(goal, mine, {"lock": others["lock"]}).met is None
+
+
+def test_a_picture_draws_what_is_allowed_besides() -> None:
+    goal = {**_goal(True, 2.0, "lock"), "beside": "poll"}
+    rows = [_row("ours", 500.0, goal), _row("lock", 100.0), _row("poll", 300.0)]
+    assert board.limit_of(rows, goal) == 500.0
+    assert board.limit_of(rows[:2], goal) is None

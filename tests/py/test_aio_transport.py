@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import selectors
 import socket
@@ -21,7 +22,7 @@ from hardsock.aio import _host, _transport, streams
 from hardsock.aio import loop as hsloop
 from hardsock.lab.waits import poll_until
 from support.kernel import unread
-from support.loops import RUNS
+from support.loops import RUNS, task_parked
 from support.pki import make_authority
 from support.require import need_module
 
@@ -523,6 +524,28 @@ class StandsForOne(ssl.SSLContext):
         return self.config
 
 
+@pytest.mark.parametrize("flags", [0, socket.AI_NUMERICHOST | socket.AI_NUMERICSERV])
+def test_tls_of_hardsock_to_an_address_that_was_looked_up(flags: int, files: Files) -> None:
+    """aiohttp 3.9 says so of it; and a service may have a name, which no server here listens at."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Noting, "127.0.0.1", 0, ssl=files.server)
+        port = server.sockets[0].getsockname()[1]
+        settings: dict[str, Any] = {"ssl": files.client, "server_hostname": "localhost"}
+        transport, client = await loop.create_connection(
+            Noting, "127.0.0.1", port, flags=flags, **settings
+        )
+        assert transport.get_extra_info("ssl_object").version() == "TLSv1.3"
+        await end(client, server=server)
+        with pytest.raises(OSError, match="service/proto not found"):
+            await loop.create_connection(Noting, "127.0.0.1", "no-such-service", **settings)
+        with pytest.raises(ValueError, match="host and port was not specified"):
+            await loop.create_connection(Noting, **settings)
+
+    hsloop.run(main())
+
+
 def test_a_context_that_stands_for_settings_of_hardsock_is_taken_for_them(files: Files) -> None:
     serving = StandsForOne(ssl.PROTOCOL_TLS_SERVER)
     serving.config = files.server
@@ -740,10 +763,20 @@ def any_run(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
     return lambda main: runner(main())
 
 
-def test_streams_read_write_and_end(any_run: Any) -> None:
+async def _open_asking(address: Any, **options: Any) -> Any:
+    return streams.asking(await aio.connect(address, **options))
+
+
+@pytest.fixture(params=[streams.open_connection, _open_asking], ids=["ahead", "asking"])
+def opened(request: pytest.FixtureRequest) -> Any:
+    """A reader of streams that reads ahead, or one that does not."""
+    return request.param
+
+
+def test_streams_read_write_and_end(any_run: Any, opened: Any) -> None:
     async def main() -> None:
         async with await aio.listen(("127.0.0.1", 0)) as listener:
-            reader, writer = await streams.open_connection(listener.address, timeout=LATE)
+            reader, writer = await opened(listener.address, timeout=LATE)
             peer = await listener.accept(timeout=LATE)
         assert isinstance(reader, asyncio.StreamReader)
         async with peer:
@@ -767,14 +800,15 @@ def test_streams_read_write_and_end(any_run: Any) -> None:
     any_run(main)
 
 
-def test_streams_take_over_what_was_buffered(any_run: Any) -> None:
+@pytest.mark.parametrize("wrap", [streams.wrap, streams.asking])
+def test_streams_take_over_what_was_buffered(any_run: Any, wrap: Any) -> None:
     async def main() -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             conn = aio.adopt(ours)
             theirs.sendall(b"line\nrest")
             assert await conn.recv_line() == b"line"
-            reader, writer = streams.wrap(conn)
+            reader, writer = wrap(conn)
             assert await reader.readexactly(4) == b"rest"
             writer.close()
             await writer.wait_closed()
@@ -783,11 +817,56 @@ def test_streams_take_over_what_was_buffered(any_run: Any) -> None:
     any_run(main)
 
 
-def test_streams_carry_tls(any_run: Any, files: Files) -> None:
+def test_a_reader_that_asks_takes_nothing_ahead_and_knows_what_has_come(any_run: Any) -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            conn = aio.adopt(ours)
+            reader, writer = streams.asking(conn)
+            assert reader.is_quiet()
+            theirs.sendall(b"line\nrest")
+            assert not reader.is_quiet()
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert conn.bytes_received == 0
+            assert await reader.readline() == b"line\n"
+            assert not reader.is_quiet()
+            assert await reader.readexactly(4) == b"rest"
+            assert reader.is_quiet()
+            reading = asyncio.ensure_future(reader.read(1))
+            await task_parked(reading)
+            with pytest.raises(hs.Busy):
+                await reader.read(1)
+            writer.close()
+            assert await asyncio.wait_for(reading, LATE) == b""
+            assert not reader.is_quiet()
+            await writer.wait_closed()
+
+    any_run(main)
+
+
+def test_a_reader_that_asks_is_told_of_a_reset(any_run: Any) -> None:
+    async def main() -> None:
+        async with await aio.listen(("127.0.0.1", 0)) as listener:
+            reader, writer = await _open_asking(listener.address, timeout=LATE)
+            peer = await listener.accept(timeout=LATE)
+        reading = asyncio.ensure_future(reader.readline())
+        await task_parked(reading)
+        peer.abort()
+        with pytest.raises(ConnectionResetError):
+            await asyncio.wait_for(reading, LATE)
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+    any_run(main)
+
+
+def test_streams_carry_tls(any_run: Any, files: Files, opened: Any) -> None:
     async def main() -> None:
         async with await aio.listen(("127.0.0.1", 0), tls=files.server) as listener:
             accepting = asyncio.ensure_future(listener.accept(timeout=LATE))
-            reader, writer = await streams.open_connection(
+            reader, writer = await opened(
                 listener.address, tls=files.client, server_name="localhost", timeout=LATE
             )
             peer = await accepting

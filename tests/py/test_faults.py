@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
+import socket
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import hardsock as hs
-from hardsock import _core
+from hardsock import _core, aio
+from support.loops import MAINS
 from support.tls import Identities
 
 EXCEPTIONS: list[tuple[str, type[BaseException]]] = [
@@ -282,3 +287,70 @@ def test_a_tokens_descriptor_is_quiet_again_when_its_time_could_be_set() -> None
     assert poll.poll(0) == []
     token.cancel()
     assert len(poll.poll(0)) == 1
+
+
+def test_a_lookup_that_is_not_told_what_is_ready_ends() -> None:
+    with hs.faults("epoll_wait.invalid=1"), pytest.raises(OSError, match="epoll_wait"):
+        hs.resolve(("localhost", 1), timeout=60)
+
+
+@pytest.mark.parametrize("loop", MAINS)
+@pytest.mark.usefixtures("event_loops")
+def test_a_loop_that_is_not_told_what_is_ready_runs_on_and_does_not_go_round(loop: str) -> None:
+    """Its descriptor is readable all the time. Calls look for themselves every now and then."""
+
+    async def main() -> tuple[int, float]:
+        ours, theirs = socket.socketpair()
+        async with aio.adopt(ours) as conn:
+            began = time.monotonic()
+            with theirs, hs.faults("epoll_wait.invalid=1") as faults:
+                with pytest.raises(hs.DeadlineExceeded):
+                    await conn.recv(1, timeout=0.5)
+                theirs.sendall(b"x")
+                assert await conn.recv(1, timeout=60) == b"x"
+                return faults.calls["epoll_wait"], time.monotonic() - began
+
+    looks, seconds = MAINS[loop](main)
+    assert 0 < looks <= 4 * (seconds / 0.05 + 4)
+
+
+@pytest.mark.parametrize("loop", MAINS)
+@pytest.mark.usefixtures("event_loops")
+def test_a_server_of_a_loop_outlives_times_that_cannot_be_set(
+    loop: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing can be accepted, and the pause after that cannot be waited for in our own way."""
+    answers: list[bytes] = []
+
+    async def echo(conn: aio.Connection) -> None:
+        await conn.sendall(await conn.recv(1, timeout=60))
+
+    async def until(so: Callable[[], object]) -> None:
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
+        if loop == "trio":
+            import trio
+
+            sleep = trio.sleep
+        end = time.monotonic() + 60
+        while not so():
+            assert time.monotonic() < end
+            await sleep(0.01)
+
+    def ask(client: socket.socket) -> None:
+        client.sendall(b"?")
+        answers.append(client.recv(1))
+
+    async def main() -> None:
+        async with aio.serve(echo, ("127.0.0.1", 0), drain_timeout=30) as server:
+            with hs.faults("accept.io=1,timerfd_settime.invalid=1") as faults:
+                client = socket.create_connection(server.address, timeout=60)
+                await until(lambda: faults.calls["accept"] and faults.calls["timerfd_settime"])
+            asks = threading.Thread(target=ask, args=(client,))
+            asks.start()
+            await until(lambda: not asks.is_alive())
+            client.close()
+
+    MAINS[loop](main)
+    assert answers == [b"?"]
+    assert "accepting failed" in caplog.text
+    caplog.clear()  # Its records have the error, and with it the frames of the server.

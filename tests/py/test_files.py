@@ -851,6 +851,20 @@ def test_a_file_for_reading_cannot_be_written_and_the_other_way_round(
             reader.read("x")
 
 
+@pytest.mark.parametrize("mode", ["rb", "wb", "r"])
+def test_a_file_that_is_dropped_lets_go_of_the_connection(ids: Identities, mode: str) -> None:
+    with connected("unix", ids) as (ours, theirs):
+        file = ours.makefile(mode)
+        if mode == "rb":
+            assert isinstance(file, io.BufferedIOBase)
+        ours.close()
+        with pytest.raises(BlockingIOError):
+            theirs.recv(1, socket.MSG_DONTWAIT)
+        del file
+        gc.collect()
+        assert theirs.recv(1) == b""
+
+
 @pytest.mark.may_leave("thrown away on purpose", sites=["*/test_files.py:*"])
 def test_a_dropped_connection_lives_as_long_as_its_file(ids: Identities) -> None:
     """As with a socket. That nobody closed the connection is told when the file goes."""

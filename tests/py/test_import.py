@@ -6,10 +6,12 @@ Lists of modules and bytes, not clocks: what costs time and memory at import is 
 from __future__ import annotations
 
 import ast
+import inspect
 import os
 import subprocess
 import sys
 import sysconfig
+import typing
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,7 @@ _BARE = {
     "hardsock._core",
     "hardsock._errors",
     "hardsock._records",
+    "hardsock._typing",
     "hardsock.leaks",
     "hardsock.leaks.sites",
     "hardsock.metrics",
@@ -54,10 +57,9 @@ print(sorted(set(sys.modules) - bare))
 """
 
 
-def _run(program: str) -> list[str]:
-    result = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120
-    )
+def _run(program: str, *options: str) -> list[str]:
+    command = [sys.executable, *options, "-c", program]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
     return result.stdout.splitlines()
 
@@ -77,17 +79,63 @@ def test_import_does_not_pay_for_ssl_and_yet_catches_as_ssl_does() -> None:
     assert _run(program) == ["False", "True True"]
 
 
-# What it needs of these, their C modules have. To import them takes as long as the rest of hardsock.
-_DEAR = {"asyncio", "dataclasses", "inspect", "logging", "selectors", "socket", "ssl", "threading"}
+# What a program that only connects is not to pay for, and where it is needed.
+_NOT_TO_CONNECT = {
+    "asyncio": "for those who await",
+    "concurrent.futures": "comes in with asyncio",
+    "datetime": "for the dates of certificates",
+    "json": "for reports",
+    "logging": "comes in with asyncio; hardsock warns and raises",
+    "selectors": "comes in with socket; who waits does so in C",
+    "socket": "_socket has what is needed, the exception; the rest of it is a second time ours",
+    "ssl": "_ssl has what is needed, the exceptions; TLS is done in C",
+    "subprocess": "for the lab and the command line",
+    "tempfile": "for the lab",
+    "threading": "locks and threads are those of C",
+    "traceback": "call sites are found in C",
+    "typing": "for checkers of types, which read annotations and do not run them: hardsock._typing",
+}
+# And one that only imports: the first call brings these in, with the classes of the options.
+_NOT_TO_IMPORT = {
+    **_NOT_TO_CONNECT,
+    "ast": "comes in with inspect",
+    "dataclasses": "for options; it compiles the methods of each class, and brings in inspect",
+    "dis": "comes in with inspect",
+    "enum": "for re and inspect; nothing here is an enum",
+    "inspect": "for the message about a misspelt parameter",
+    "re": "the same",
+    "tokenize": "comes in with inspect",
+}
+# In an interpreter that has nothing of a virtual environment, which may bring in any of them.
+_PLAIN = f"import sys; sys.path.insert(0, {os.path.dirname(hardsock.__path__[0])!r})\n"
+_CONNECTS = """
+import _socket
+listener = _socket.socket()
+listener.bind(("127.0.0.1", 0))
+listener.listen()
+import hardsock
+hardsock.connect(listener.getsockname(), timeout=60).abort()
+"""
+
+
+def _brought_in(program: str) -> set[str]:
+    (said,) = _run(f"{_PLAIN}{program}\nprint(sorted(sys.modules))", "-I", "-S")
+    return set(ast.literal_eval(said))
 
 
 @pytest.mark.parametrize("module", ["hardsock", "hardsock._breaker", "hardsock.metrics"])
 def test_import_by_itself_brings_in_nothing_dear(module: str) -> None:
-    (found,) = _run(
-        "import sys; before = set(sys.modules)\n"
-        f"import {module}; print(sorted(set(sys.modules) - before))"
-    )
-    assert set(ast.literal_eval(found)) & _DEAR == set()
+    assert _brought_in(f"import {module}") & set(_NOT_TO_IMPORT) == set()
+
+
+def test_the_first_connect_brings_in_nothing_that_it_does_not_need() -> None:
+    assert _brought_in(_CONNECTS) & set(_NOT_TO_CONNECT) == set()
+
+
+def test_what_is_not_to_come_in_is_there_under_these_names() -> None:
+    """A name that no module has would never be found among those that came in."""
+    known = sys.stdlib_module_names
+    assert {name.partition(".")[0] for name in _NOT_TO_IMPORT} - known == set()
 
 
 def test_awaiting_clients_pay_for_no_server_and_no_pool() -> None:
@@ -172,3 +220,22 @@ def test_what_comes_late_is_what_checkers_of_types_are_told() -> None:
                 told |= {alias.name: str(one.module) for alias in one.names}
     assert [told.pop(name) for name in hardsock._MODULES] == ["hardsock"] * len(hardsock._MODULES)
     assert told == hardsock._HOME_OF
+
+
+# What they name is imported for checkers of types alone.
+_ANNOTATED_FOR_CHECKERS = {"PeerCertificate", "PoolTimeout"}
+
+
+def test_annotations_of_public_names_can_be_evaluated() -> None:
+    """Libraries that build forms or command lines of a function do so."""
+    failed = set()
+    for name in hardsock.__all__:
+        value = getattr(hardsock, name)
+        if isinstance(value, type) or inspect.isfunction(value):
+            try:
+                typing.get_type_hints(value)
+            except NameError:
+                failed.add(name)
+    assert failed == _ANNOTATED_FOR_CHECKERS
+    commit = typing.get_type_hints(hardsock.connect)["commit"]
+    assert typing.get_args(commit) == ("tcp", "tls")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import http.client
 import http.server
-import logging
 import selectors
 import socket
 import socketserver
@@ -19,7 +18,6 @@ import pytest
 
 import hardsock as hs
 from hardsock.lab.threads import Call
-from support.require import need_module
 from support.tls import Identities
 
 
@@ -125,49 +123,6 @@ def test_http_server_over_tls_is_not_held_up_by_a_silent_client(ids: Identities)
             client.close()
 
 
-def test_waitress() -> None:
-    need_module("waitress")
-    import waitress
-
-    with hs.listen(("127.0.0.1", 0)) as listener:
-        server = waitress.create_server(app, sockets=[listener.to_socket()], threads=2)
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        try:
-            ask(listener.address)
-            assert listener.stats().accepted == 1  # It listens nowhere else.
-        finally:
-            # The workers first: one that has answered still pulls the trigger, which close() closes.
-            server.task_dispatcher.shutdown(timeout=60)
-            for worker in threading.enumerate():
-                if worker.name.startswith("waitress-"):
-                    worker.join()
-            server.trigger.pull_trigger(
-                server.close
-            )  # In its own thread: it ends with its sockets.
-            thread.join(60)
-        assert not thread.is_alive()
-
-
-def test_cheroot() -> None:
-    need_module("cheroot")
-    from cheroot import wsgi
-
-    with hs.listen(("127.0.0.1", 0)) as listener:
-        server = wsgi.Server(listener.address, app, numthreads=2, shutdown_timeout=60)
-        server.bind = lambda *args: setattr(server, "socket", listener.to_socket())
-        thread = threading.Thread(target=server.start)
-        thread.start()
-        try:
-            ask(listener.address)
-            assert listener.stats().accepted == 1
-        finally:
-            server.stop()
-            thread.join(60)
-            getattr(logging, "statistics", {}).clear()  # It keeps every server there.
-        assert not thread.is_alive()
-
-
 # ---- the face itself
 
 
@@ -191,6 +146,9 @@ def test_it_has_what_a_listening_socket_has() -> None:
         with pytest.raises(OSError, match="it listens on") as caught:
             face.bind(("127.0.0.1", 0))
         assert caught.value.errno == errno.EINVAL
+        with pytest.raises(OSError, match="not connected") as caught:  # waitress 2 asks
+            face.getpeername()
+        assert caught.value.errno == errno.ENOTCONN
         assert face.listener is listener
         assert "ListenerSocket" in repr(face)
 

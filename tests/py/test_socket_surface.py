@@ -23,6 +23,7 @@ import pytest
 import hardsock as hs
 from hardsock import aio
 from hardsock.lab.threads import Call
+from hardsock.lab.waits import readable
 from support.require import need_module, need_testcapi
 from support.tls import Identities, tls_pair
 
@@ -502,6 +503,31 @@ def test_pending_of_a_closed_connection_is_refused(pair: Pair) -> None:
     conn.close()
     with pytest.raises(hs.Closed):
         conn.pending()
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_connection_is_quiet_while_nothing_has_come(tls: bool, ids: Identities) -> None:
+    """What the adapters' pools ask before they use a connection again."""
+    with tls_pair(ids.client(), ids.server()) if tls else tcp() as (client, server), hs.timeout(60):
+        # Under TLS 1.3 a server's tickets come behind the handshake: they are no bytes of anybody's.
+        assert client._is_quiet()
+        server.sendall(b"one\ntwo")
+        assert readable(client.fileno(), 60)
+        assert not client._is_quiet()
+        client.recv_line()
+        assert not client._is_quiet()  # It is buffered.
+        assert client.recv(3) == b"two"
+        assert client._is_quiet()
+        with Call(client.recv, 1) as reading:
+            reading.wait_until_blocked()
+            assert client._is_quiet()  # What comes will be that call's.
+            server.sendall(b"x")
+            assert reading.result(60) == b"x"
+        server.close()
+        assert readable(client.fileno(), 60)
+        assert not client._is_quiet()
+        client.close()
+        assert not client._is_quiet()
 
 
 # ---- early answers

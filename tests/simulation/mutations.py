@@ -2,14 +2,16 @@
 
     python tests/simulation/mutations.py [--seeds N] [--jobs N] [NAME...]
 
-A simulator that never fails proves nothing. Each mutation replaces one piece of one file in a copy of
-the sources below build/mutations; then seeds are run until one fails. A piece that is not there any
-more, or a mutation that survives all seeds, is an error.
+A simulator that never fails proves nothing; nor does a model (tests/c/test_pool_model.c). Each mutation
+replaces one piece of one file in a copy of the sources below build/mutations; then seeds of the program that
+is to find it are run until one fails. A piece that is not there any more, or a mutation that survives all
+seeds, is an error.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shutil
 import subprocess
@@ -20,8 +22,11 @@ from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent.parent
 TREE = TOP / "build" / "mutations"
-PROGRAM = "build/debug/tests/simulation/simulate"
+SIMULATOR = "build/debug/tests/simulation/simulate"
+POOL_MODEL = "build/debug/tests/c/test_pool_model"
+MODEL_SEEDS = 120  # as many as `make test-c` runs: what it finds, every change is asked for
 SAID = re.compile(r"^seed \d+: (?:[0-9.]+ s, )?(?P<said>.*)$", re.M)
+SAID_BY_CHECK = re.compile(r"^[^\n]*:[FE]:[^\n]*?:\d+: (?P<said>.*)$", re.M)
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,7 @@ class Mutation:
     file: str
     old: str
     new: str
+    finder: str = SIMULATOR
 
 
 MUTATIONS = [
@@ -99,7 +105,7 @@ MUTATIONS = [
     Mutation(
         "a reset is taken for an end",
         "stream/conn_input.c",
-        "    if (!atomic_load(&c->fin_sent) && closed && hs_conn_why_broken(c) == HS_OK)\n"
+        "    if (closed && !hs_conn_may_have_ended(c) && hs_conn_why_broken(c) == HS_OK)\n"
         "        hs_conn_set_broken(c, HS_E_RESET);\n"
         "    return hs_conn_check_broken(c, err);",
         "    (void)closed;\n    return HS_OK;",
@@ -305,6 +311,52 @@ MUTATIONS = [
         "spec.it_value = hs_timespec_until(at_ns > 0 ? at_ns : 1, 0);",
         "spec.it_value = hs_timespec_until(at_ns > 0 ? at_ns + HS_NS_PER_MS : 1, 0);",
     ),
+    # What the pool's model is there for: its peers do what they like to idle connections.
+    Mutation(
+        "an acquire that fails leaves the lease that its probe has ended",
+        "pool/lend.c",
+        "        if ((rv = go_on_without(p, &lease, why, op, r, code, err)) != HS_OK)",
+        "        *ret_lease = lease;\n"
+        "        if ((rv = go_on_without(p, &lease, why, op, r, code, err)) != HS_OK)",
+        POOL_MODEL,
+    ),
+    Mutation(
+        "the kernel is not asked at a hand-over",
+        "pool/offer.c",
+        "w->to_probe = hs_pool_needs_probe(p, &w->lease, false);",
+        "w->to_probe = false;",
+        POOL_MODEL,
+    ),
+    Mutation(
+        "the kernel is not asked about what was idle",
+        "pool/lend.c",
+        "*ret_probe = hs_pool_needs_probe(p, ret_lease, m->watched);",
+        "*ret_probe = false;",
+        POOL_MODEL,
+    ),
+    Mutation(
+        "the kernel is not asked by who only tries",
+        "pool/lend.c",
+        "to_probe = hs_pool_needs_probe(p, &lease, m->watched);",
+        "to_probe = false;",
+        POOL_MODEL,
+    ),
+    Mutation(
+        "a lease that is refused after its probe stays lent",
+        "pool/lend.c",
+        "    hs_pool_end_lease_locked(p, lease->member, hs_boot_now(), false);\n"
+        "    hs_pool_retire_locked(p, lease->member, why, &d);\n    if (w != NULL && !p->closed",
+        "    (void)why;\n    if (w != NULL && !p->closed",
+        POOL_MODEL,
+    ),
+    Mutation(
+        "what a cancelled caller was handed goes to nobody",
+        "pool/lend.c",
+        "            hs_pool_end_lease_locked(p, m, hs_boot_now(), false);\n"
+        "            hs_pool_offer_locked(p, m, m->since_boot, hs_boot_now(), &d);\n",
+        "            (void)m;\n",
+        POOL_MODEL,
+    ),
 ]
 
 
@@ -317,20 +369,54 @@ def prepare() -> None:
     subprocess.run(["cp", "-a", str(TOP / "build" / "debug"), str(TREE / "build")], check=True)
 
 
-def build(jobs: int) -> None:
+def build(program: str, jobs: int) -> None:
     done = subprocess.run(
-        ["make", f"-j{jobs}", "WERROR=", PROGRAM], cwd=TREE, capture_output=True, text=True
+        ["make", f"-j{jobs}", "WERROR=", program], cwd=TREE, capture_output=True, text=True
     )
     if done.returncode:
         sys.exit(f"mutations: it does not build:\n{done.stdout}{done.stderr}")
 
 
-def search(seeds: int, jobs: int) -> tuple[float, subprocess.CompletedProcess[str]]:
-    """When it began, and how it ended: the first seed that fails ends it."""
-    build(jobs)
+@dataclass(frozen=True)
+class Found:
+    """What a seed said that failed."""
+
+    seed: str
+    seconds: float
+    said: str
+
+
+def search(program: str, seeds: int, jobs: int) -> Found | None:
+    """Run seeds until one fails; None: all of them pass."""
+    build(program, jobs)
     began = time.monotonic()
-    command = [str(TREE / PROGRAM), "--search", "1", str(seeds)]
-    return began, subprocess.run(command, capture_output=True, text=True, errors="replace")
+    failed = simulate(seeds) if program == SIMULATOR else run_model(program)
+    return Found(failed[0], time.monotonic() - began, failed[1]) if failed else None
+
+
+def simulate(seeds: int) -> tuple[str, str] | None:
+    command = [str(TREE / SIMULATOR), "--search", "1", str(seeds)]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    if done.returncode == 0:
+        return None
+    said = [found["said"] for found in SAID.finditer(done.stdout)]
+    said = [line for line in said if not line.startswith("the end of")] or ["?"]
+    return (re.findall(r"^seed (\d+) fails", done.stdout, re.M) or ["?"])[-1], said[-1]
+
+
+def run_model(program: str) -> tuple[str, str] | None:
+    for seed in range(MODEL_SEEDS):
+        done = subprocess.run(
+            [str(TREE / program)],
+            env=os.environ | {"HS_MODEL_SEED": str(seed)},
+            capture_output=True,
+            text=True,
+            errors="replace",
+        )
+        if done.returncode:
+            said = [found["said"] for found in SAID_BY_CHECK.finditer(done.stdout)]
+            return str(seed), (said or ["?"])[-1]
+    return None
 
 
 def try_one(one: Mutation, seeds: int, jobs: int) -> tuple[bool, str]:
@@ -340,15 +426,12 @@ def try_one(one: Mutation, seeds: int, jobs: int) -> tuple[bool, str]:
         return False, f"its piece is {text.count(one.old)} times in {one.file}"
     path.write_text(text.replace(one.old, one.new))
     try:
-        began, done = search(seeds, jobs)
+        found = search(one.finder, seeds, jobs)
     finally:
         path.write_text(text)
-    if done.returncode == 0:
-        return False, f"survives {seeds} seeds"
-    said = [found["said"] for found in SAID.finditer(done.stdout)]
-    said = [line for line in said if not line.startswith("the end of")] or ["?"]
-    seed = re.findall(r"^seed (\d+) fails", done.stdout, re.M)
-    return True, f"seed {seed[-1]}, {time.monotonic() - began:.1f} s: {said[-1]}"
+    if found is None:
+        return False, f"survives {seeds if one.finder == SIMULATOR else MODEL_SEEDS} seeds"
+    return True, f"seed {found.seed}, {found.seconds:.1f} s: {found.said}"
 
 
 def main() -> int:
@@ -365,9 +448,12 @@ def main() -> int:
         for one in MUTATIONS
         if not arguments.names or any(part in one.name for part in arguments.names)
     ]
-    _, whole = search(arguments.seeds, arguments.jobs)
-    if whole.returncode != 0:
-        sys.exit(f"mutations: the core as it is fails, so nothing can be told:\n{whole.stdout}")
+    for finder in sorted({one.finder for one in chosen}):
+        if whole := search(finder, arguments.seeds, arguments.jobs):
+            sys.exit(
+                "mutations: the core as it is fails, so nothing can be told: "
+                f"{finder}, seed {whole.seed}: {whole.said}"
+            )
     survived = 0
     for one in chosen:
         found, said = try_one(one, arguments.seeds, arguments.jobs)

@@ -6,6 +6,8 @@ adapter's way of connecting. What the adapter adds to them (pauses, totals for a
 
 from __future__ import annotations
 
+from typing import Any
+
 import redis.asyncio.connection
 import redis.connection
 
@@ -18,12 +20,24 @@ kinds = (
     (redis.connection.UnixDomainSocketConnection, over.UnixConnection),
 )
 for theirs, ours in kinds:
-    theirs._connect = ours._connect
+    theirs._connect, theirs._dial, theirs.dial_limits = ours._connect, ours._dial, None
 async_kinds = (
     (redis.asyncio.connection.Connection, over.AsyncConnection),
     (redis.asyncio.connection.SSLConnection, over.AsyncSSLConnection),
     (redis.asyncio.connection.UnixDomainSocketConnection, over.AsyncUnixConnection),
 )
 for theirs, ours in async_kinds:
-    theirs._connect = _Over._connect
-    theirs._target = ours._target
+    theirs._connect, theirs._target, theirs.dial_limits = _Over._connect, ours._target, None
+
+
+def _asking(plain: Any) -> Any:
+    """What has come is with the kernel: see ``_Over.can_read``."""
+
+    async def can_read(self: Any) -> bool:
+        return (self._reader is not None and not self._reader.is_quiet()) or await plain(self)
+
+    return can_read
+
+
+kind = redis.asyncio.connection.AbstractConnection
+kind.can_read = _asking(kind.can_read)

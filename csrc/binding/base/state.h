@@ -152,6 +152,7 @@
     X(host_scope)      /* or NULL: not loaded yet */                                               \
     X(decorated)                                                                                   \
     X(trio_lowlevel) /* a str: the name of the module */                                           \
+    X(makefile)      /* a function, or NULL: not loaded yet */                                     \
     X(owner)         /* the ContextVar that says to whom belongs what is opened */                 \
     X(thrown_away)   /* a list */                                                                  \
     X(fd_check)      /* what the watch on descriptors calls, or NULL; write once */

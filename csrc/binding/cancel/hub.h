@@ -26,6 +26,7 @@ typedef struct {
     PyObject *drive;         /* owns: awaits an Operation where it is no asyncio loop, or NULL */
     PyObject *find;          /* owns: returns the Hub of the event loop that runs here */
     PyObject *told;          /* owns: called when a deadline or a cancel ended a call; or NULL */
+    PyObject *unheard;       /* owns: called when the kernel does not say what is ready; or NULL */
     PyObject *trio;          /* owns: the name of a module */
     PyObject *key;           /* owns: where asyncio keeps the running loop, see compat.h */
     struct scratch scratch;  /* owns */

@@ -32,7 +32,11 @@ static PyObject *
 hub_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static const struct params p = {
-        "Hub", 0, 0, 0, {"get_loop", "get_running", "cancelled", "drive", "find", "told"}};
+        "Hub",
+        0,
+        0,
+        0,
+        {"get_loop", "get_running", "cancelled", "drive", "find", "told", "unheard"}};
     PyObject *values[MAX_PARAMS];
     struct hs_error err = {0};
     HubObject *self;
@@ -52,6 +56,7 @@ hub_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->drive = Py_XNewRef(values[3]);
     self->find = Py_XNewRef(values[4]);
     self->told = Py_XNewRef(values[5]);
+    self->unheard = Py_XNewRef(values[6]);
     self->process = getpid();
     self->budget = HUB_BUDGET;
     self->thread = PyThread_get_thread_ident();
@@ -155,20 +160,38 @@ wake_all_due(HubObject *self)
 }
 
 PyDoc_STRVAR(run_doc, "run($self, /)\n--\n\n"
-                      "Resume what is due; to be called when the descriptor is readable.");
+                      "Resume what is due; to be called when the descriptor is readable. False:\n"
+                      "the kernel does not say what is, and the descriptor stays readable: to be\n"
+                      "called again after a moment, for which the loop waits for something else.\n"
+                      "A loop that throws the answer away is told by calling unheard.");
+
+/* A copy: who is told may end the hub. */
+static int
+tell_unheard(HubObject *self)
+{
+    PyObject *tell = Py_XNewRef(self->unheard);
+    PyObject *result = tell != NULL ? PyObject_CallNoArgs(tell) : Py_NewRef(Py_None);
+
+    Py_XDECREF(tell);
+    Py_XDECREF(result);
+    return result != NULL ? 0 : -1;
+}
 
 static PyObject *
 hub_run(PyObject *obj, PyObject *Py_UNUSED(ignored))
 {
     HubObject *self = (HubObject *)obj;
+    bool heard = true;
 
     self->budget = HUB_BUDGET;
     self->thread = PyThread_get_thread_ident();
-    if (self->core != NULL)
+    if (self->core != NULL) {
         hs_loop_collect(self->core);
-    if (wake_all_due(self) < 0)
+        heard = !hs_loop_is_unheard(self->core);
+    }
+    if (wake_all_due(self) < 0 || (!heard && tell_unheard(self) < 0))
         return NULL;
-    Py_RETURN_NONE;
+    return PyBool_FromLong(heard);
 }
 
 PyDoc_STRVAR(forget_doc, "forget($self, fd, /)\n--\n\n"
@@ -247,6 +270,7 @@ hub_traverse(PyObject *obj, visitproc visit, void *arg)
     Py_VISIT(self->drive);
     Py_VISIT(self->find);
     Py_VISIT(self->told);
+    Py_VISIT(self->unheard);
     for (OperationObject *op = self->parked; op != NULL; op = op->next)
         Py_VISIT(op);
     return 0;
@@ -266,6 +290,7 @@ hub_clear(PyObject *obj)
     Py_CLEAR(self->drive);
     Py_CLEAR(self->find);
     Py_CLEAR(self->told);
+    Py_CLEAR(self->unheard);
     return 0;
 }
 
@@ -310,7 +335,7 @@ static PyMethodDef hub_methods[] = {
 };
 
 PyDoc_STRVAR(hub_doc, "Hub(*, get_loop=None, get_running=None, cancelled=None, drive=None, "
-                      "find=None, told=None)\n--\n\n"
+                      "find=None, told=None, unheard=None)\n--\n\n"
                       "One event loop's waiting room; see hardsock.aio.");
 
 static PyType_Slot hub_slots[] = {

@@ -161,6 +161,7 @@ int conn_act(ConnObject *self, const char *op, conn_act_fn fn, void *arg);
     FAST(getsockopt)                                                                               \
     FAST(setsockopt)                                                                               \
     PLAIN(pending, METH_NOARGS)                                                                    \
+    PLAIN(_is_quiet, METH_NOARGS)                                                                  \
     PLAIN(dup, METH_NOARGS)                                                                        \
     PLAIN(get_inheritable, METH_NOARGS)                                                            \
     PLAIN(set_inheritable, METH_O)                                                                 \

@@ -80,6 +80,23 @@ conn_pending(PyObject *self, PyObject *Py_UNUSED(ignored))
     return PyLong_FromSize_t(n);
 }
 
+CONN_DOC(_is_quiet,
+         "_is_quiet($self, /)\n--\n\n"
+         "Whether it is open and nothing has come that was not read, nor the peer's end; never\n"
+         "waits. For the pools of libraries, which ask before each use.");
+
+PyObject *
+conn__is_quiet(PyObject *obj, PyObject *Py_UNUSED(ignored))
+{
+    ConnObject *self = (ConnObject *)obj;
+    bool quiet;
+
+    HS_BEGIN_LOCKED(obj); /* Nobody can return it meanwhile. */
+    quiet = !conn_is_let_go(self) && hs_conn_is_quiet(self->core);
+    HS_END_LOCKED();
+    return PyBool_FromLong(quiet);
+}
+
 CONN_DOC(dup, "dup($self, /)\n--\n\n"
               "A second Connection on the same socket, with a descriptor and settimeout() of its\n"
               "own: dup(2). TCP ends when both are closed.\n\n"

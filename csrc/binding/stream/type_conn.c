@@ -5,6 +5,7 @@
  * lock.
  */
 #include "conn.h"
+#include "binding/cancel/token.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -222,22 +223,28 @@ PyDoc_STRVAR(makefile_doc,
              "A file on this connection, as socket.makefile(); it keeps the connection open.");
 
 static PyObject *
+find_makefile(void)
+{
+    PyObject *module = PyImport_ImportModule("hardsock.files.binary"), *function;
+
+    function = module == NULL ? NULL : PyObject_GetAttrString(module, "makefile");
+    Py_XDECREF(module);
+    return function;
+}
+
+static PyObject *
 conn_makefile(PyObject *self, PyObject *args, PyObject *kwargs)
 {
-    PyObject *module = PyImport_ImportModule("hardsock.files.binary"), *fn, *all, *result = NULL;
-    PyObject *first;
+    mod_state *st = state_of(self);
+    PyObject *method, *result;
 
-    if (module == NULL)
+    /* Not with the module: most programs make no file. */
+    if (st->makefile == NULL && token_make_once(st->module, &st->makefile, find_makefile()) < 0)
         return NULL;
-    fn = PyObject_GetAttrString(module, "makefile");
-    first = fn == NULL ? NULL : PyTuple_Pack(1, self);
-    all = first == NULL ? NULL : PySequence_Concat(first, args);
-    if (all != NULL)
-        result = PyObject_Call(fn, all, kwargs);
-    Py_XDECREF(all);
-    Py_XDECREF(first);
-    Py_XDECREF(fn);
-    Py_DECREF(module);
+    if ((method = PyMethod_New(st->makefile, self)) == NULL)
+        return NULL;
+    result = PyObject_Call(method, args, kwargs);
+    Py_DECREF(method);
     return result;
 }
 

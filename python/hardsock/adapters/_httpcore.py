@@ -6,7 +6,6 @@ The two libraries have the same interfaces under two names; `backends` makes the
 from __future__ import annotations
 
 import functools
-import select
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,19 +48,7 @@ class TLSFace:
         return (self._info.cipher, self._info.version, None)
 
 
-def is_readable(conn: Any) -> bool:
-    """Whether an idle connection has ended, or has something that nobody asked for."""
-    fd = conn.fileno()
-    if fd < 0 or conn.buffered:
-        return True
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(0))
-
-
 def _extra(conn: Any, name: str, tls: Any) -> Any:
-    if name == "is_readable":  # The pool asks twice for each request, and hardly ever for others.
-        return is_readable(conn)
     if name == "ssl_object":
         return tls
     if name == "client_addr":
@@ -127,6 +114,8 @@ class _Stream:
         return None if isinstance(self._conn, (TLSOverBio, AsyncTLSOverBio)) else config
 
     def get_extra_info(self, info: str) -> Any:
+        if info == "is_readable":  # The pool asks twice for each request.
+            return not self._conn._is_quiet()
         return _extra(self._conn, info, self._tls)
 
 

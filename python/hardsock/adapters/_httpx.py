@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import hardsock as hs
+from hardsock._core import scope as _ambient
 from hardsock.adapters._causes import cause_of, handled
 from hardsock.adapters._httpcore import backends
 from hardsock.adapters._outcomes import Outcomes, outcomes
@@ -140,13 +141,11 @@ def clients(library: Any, core: Any) -> Clients:
         error.hardsock_error = exc  # type: ignore[attr-defined]
         return error
 
-    def total_of(request: Any, seconds: float | None) -> Total:
+    def running(request: Any) -> Total | None:
+        """Its total, which is entered already; None for a transport in a client of the library's own,
+        and for a request that was sent before, whose time was another one."""
         total = request.extensions.get(_KEY)
-        if isinstance(total, Total) and total.is_entered():
-            return total
-        # A transport in a client of the library's own, or a request that was sent before, whose
-        # time was another one.
-        return Total(seconds)
+        return total if isinstance(total, Total) and total.is_entered() else None
 
     @contextmanager
     def judged(learning: Outcomes, request: Any) -> Iterator[Callable[[int], None]]:
@@ -173,7 +172,7 @@ def clients(library: Any, core: Any) -> Clients:
         def __iter__(self) -> Iterator[bytes]:
             pieces, total = iter(self._stream), self._total
             while True:
-                if total.is_entered():  # The call reads the body itself.
+                if _ambient.get() is total.token:  # The call reads the body itself.
                     piece = next(pieces, None)
                 else:
                     with total.enter():
@@ -253,9 +252,10 @@ def clients(library: Any, core: Any) -> Clients:
             self._queue = None if http2 or size >= sys.maxsize else Queue(size)
 
         def handle_request(self, request: Any) -> Any:
-            total = total_of(request, self._total)
-            if total.is_entered():
+            total = running(request)
+            if total is not None:
                 return self._timely(request, total)
+            total = Total(self._total)
             with total.enter():
                 return self._timely(request, total)
 
@@ -301,7 +301,7 @@ def clients(library: Any, core: Any) -> Clients:
             pieces, total = aiter(self._stream), self._total
             while True:
                 try:
-                    if total.is_entered():
+                    if _ambient.get() is total.token:
                         piece = await anext(pieces)
                     else:
                         with total.enter():
@@ -319,13 +319,14 @@ def clients(library: Any, core: Any) -> Clients:
         _backend = staticmethod(made.asynchronous)
 
         async def handle_async_request(self, request: Any) -> Any:
-            total = total_of(request, self._total)
+            entered = running(request)
+            total = Total(self._total) if entered is None else entered
             try:
                 if self._outcomes is not None:
                     with total.enter(), judged(self._outcomes, request) as answered:
                         response = await super().handle_async_request(request)
                         answered(response.status_code)
-                elif total.is_entered():
+                elif entered is not None:
                     response = await super().handle_async_request(request)
                 else:
                     with total.enter():

@@ -106,6 +106,11 @@ ADAPTERS = (
         *("verify= and cert=, refused by name", "2.16", "2.16"),
     ),
     Adapter(
+        "httpcore",
+        "ConnectionPool(network_backend=hardsock.adapters.httpcore.NetworkBackend())",
+        *("all but its queue", "", "1.0", "1.0"),
+    ),
+    Adapter(
         *("openai", "client = hardsock.adapters.openai.client(total=30)", _ALL),
         *("", "3.57", "3.57"),
     ),
@@ -113,13 +118,13 @@ ADAPTERS = (
         *("anthropic", "client = hardsock.adapters.anthropic.client(total=30)", _ALL),
         *("", "2.14", "2.14"),
     ),
-    Adapter("aiohttp", "hardsock.aio.loop.run(main())", _ALL, "", "3.14", "3.14"),
-    Adapter("aiomysql", "hardsock.aio.loop.run(main())", _ALL, "", "0.3", "0.3"),
+    Adapter("aiohttp", "hardsock.aio.loop.run(main())", _ALL, "", "3.8", "3.14"),
+    Adapter("aiomysql", "hardsock.aio.loop.run(main())", _ALL, "", "0.1", "0.3"),
     Adapter("asyncmy", "hardsock.aio.loop.run(main())", _ALL, "", "0.2", "0.2"),
-    Adapter("asyncpg", "hardsock.aio.loop.run(main())", _ALL, "", "0.32", "0.32"),
+    Adapter("asyncpg", "hardsock.aio.loop.run(main())", _ALL, "", "0.27", "0.32"),
     Adapter(
         *("uvicorn", "uvicorn --loop hardsock.aio.loop:EventLoop"),
-        *("listeners, connections, a closed connection's rest", "", "0.54", "0.54"),
+        *("listeners, connections, a closed connection's rest", "", "0.36", "0.54"),
     ),
     Adapter(
         *("kombu", 'broker = hardsock.adapters.kombu.Connection("amqp://broker")', _ALL),
@@ -131,6 +136,7 @@ ADAPTERS = (
             "connecting, publishing, reading",
             "pauses between tries, without app.amqp.Connection = hardsock.adapters.kombu.Connection",
         ),
+        *("5.3", "5.7"),
     ),
     Adapter(
         *("paho-mqtt", "client = hardsock.adapters.paho.Client(...)", "connecting and TLS"),
@@ -138,11 +144,11 @@ ADAPTERS = (
     ),
     Adapter(
         *("paramiko", "client.connect(host, sock=hardsock.connect((host, 22)))"),
-        *("connecting", "its thread reads outside of scopes: channel.settimeout()", "5.1", "5.1"),
+        *("connecting", "its thread reads outside of scopes: channel.settimeout()", "4.0", "5.1"),
     ),
     Adapter(
         *("websockets", "websockets.sync.client.connect(url, sock=hardsock.connect(...))"),
-        *("connecting", "its thread reads outside of scopes: recv(timeout=)", "17.4", "17.4"),
+        *("connecting", "its thread reads outside of scopes: recv(timeout=)", "13.0", "17.4"),
     ),
     Adapter(
         *("gunicorn", "gunicorn -k hardsock.adapters.gunicorn.Worker app:application"),
@@ -156,24 +162,25 @@ ADAPTERS = (
     Adapter(
         *("hypercorn", "hardsock.aio.loop.run(hypercorn.asyncio.serve(app, config))"),
         "ledger, dead peers, listeners that outlive a want of descriptors",
-        *("its own worker processes", "0.18", "0.18"),
+        *("its own worker processes", "0.13", "0.18"),
     ),
     Adapter(
         *("waitress", "waitress.serve(app, sockets=[hardsock.listen(address).to_socket()])"),
-        *("accepting", "time-outs are its own", "3.0", "3.0"),
+        *("accepting", "time-outs are its own", "1.3", "3.0"),
     ),
     Adapter(
         "cheroot",
         "server.bind = lambda *_: setattr(server, 'socket', hardsock.listen(address).to_socket())",
-        *("accepting", "time-outs are its own", "11.1", "11.1"),
+        *("accepting", "time-outs are its own", "8.6", "11.1"),
     ),
     Adapter(
         *("pg8000", "pg8000.connect(user, sock=hardsock.connect(...))"),
-        *(_ALL, "it logs in without a channel binding"),
+        *(_ALL, "it logs in without a channel binding", "1.30", "1.31"),
     ),
     Adapter(
         *("websocket-client", "websocket.create_connection(url, socket=hardsock.connect(...))"),
-        *("all that the caller's thread does", "its own TLS: hardsock.connect(..., tls=True)"),
+        "all that the caller's thread does",
+        *("its own TLS: hardsock.connect(..., tls=True)", "1.0", "1.9"),
     ),
 )
 

@@ -7,8 +7,8 @@ import time
 from typing import Any
 
 from hardsock._core import CancelToken
+from hardsock._core import scope as _ambient
 from hardsock._errors import HardsockError
-from hardsock._scope import current
 
 __all__ = ["ScopedQueue"]
 
@@ -22,7 +22,7 @@ class ScopedQueue(queue.LifoQueue):  # type: ignore[type-arg]
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """Take the newest item, or wait for one, at most until the scope ends."""
-        token = current()
+        token = _ambient.get()
         if token is None or not block:
             return super().get(block, timeout)
         try:

@@ -41,6 +41,9 @@ class _Bio:
         """Bytes that have arrived and were not returned yet."""
         return self.ssl_object.pending() + self._in.pending + int(self._conn.buffered)
 
+    def _is_quiet(self) -> bool:
+        return not self.buffered and bool(self._conn._is_quiet())
+
     def close(self) -> None:
         """Close the connection below."""
         self._conn.close()

@@ -56,7 +56,7 @@ class Total:
 
     def __init__(self, seconds: float | None) -> None:
         outer = _inside.get()
-        self.callers = current()
+        self.callers = _ambient.get()
         self.reading: CancelToken | None = None
         if outer is not None:  # A client that uses another one, for authentication say.
             self.callers = outer.callers

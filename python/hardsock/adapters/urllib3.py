@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-import select
 import socket
 import ssl
 import sys
@@ -188,12 +187,7 @@ class _Over:
     @property
     def is_connected(self) -> bool:
         """Whether it could be used again: open, and nothing has come that nobody asked for."""
-        sock = self.sock
-        if sock is None or sock.pending():
-            return False
-        poller = select.poll()  # As urllib3 asks, in fewer calls: it does so before each request.
-        poller.register(sock, select.POLLIN)
-        return not poller.poll(0)
+        return self.sock is not None and self.sock._is_quiet()
 
 
 def _connect_through(conn: Any, limit: Any) -> Any:
@@ -357,7 +351,7 @@ class _Pooled:
             retries = self.retries
         if not isinstance(retries, _Patient):
             retries = patient(Retry.from_int(retries, redirect=redirect))
-        before = handled()
+        before = sys.exc_info()[1]  # handled(), without a call for it
         try:
             if before is None:
                 return super().urlopen(  # type: ignore[misc]

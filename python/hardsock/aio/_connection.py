@@ -492,6 +492,9 @@ class Connection:
         """Bytes received but not yet returned to a caller, those inside of TLS included."""
         return self._conn.buffered
 
+    def _is_quiet(self) -> bool:
+        return self._conn._is_quiet()
+
     def pending(self) -> int:
         """As ``hardsock.Connection.pending``."""
         return self._conn.pending()

@@ -122,9 +122,20 @@ def _loop_has_ended(ended: weakref.ref[Any]) -> None:
                 each.callback(told, hub)
 
 
+# The kernel does not say what is ready, for now. Its descriptor stays readable meanwhile, so that a
+# loop that goes on watching it does nothing else.
+UNHEARD_PAUSE = 0.05
+
+
+def _watch(loop: asyncio.AbstractEventLoop, hub: Hub, run: Callable[[], object]) -> None:
+    if not hub.closed:
+        loop.add_reader(hub.fileno(), run)
+
+
 def _open(loop: asyncio.AbstractEventLoop) -> Hub:
     itself = weakref.ref(loop)
     own: weakref.ref[Hub] | None = None
+    watching: weakref.ref[Any] | None = None
 
     def find() -> Hub:
         """`current_hub`, of which each call asks in a program that has loaded trio: its own first."""
@@ -138,18 +149,28 @@ def _open(loop: asyncio.AbstractEventLoop) -> Hub:
                 return hub
         return current_hub()
 
+    def unheard() -> None:
+        here = itself()
+        hub = own() if own is not None else None
+        run = watching() if watching is not None else None
+        if here is not None and hub is not None and run is not None and not hub.closed:
+            here.call_later(UNHEARD_PAUSE, _watch, here, hub, run)
+            here.remove_reader(hub.fileno())
+
     hub = Hub(
         get_loop=itself,
         get_running=asyncio._get_running_loop,
         cancelled=asyncio.CancelledError,
         find=find,
         told=tell_scopes,
+        unheard=unheard,
     )
     own = weakref.ref(hub)
     run = hub.run
+    watching = weakref.ref(run)
     # The loop keeps the hub by this, and a copy of the current context: give it an empty one, or
     # whatever scope the first call was made in would live as long as the loop.
-    contextvars.Context().run(loop.add_reader, hub.fileno(), run)
+    contextvars.Context().run(_watch, loop, hub, run)
     _hubs_of_loops[weakref.ref(run, _loop_has_ended)] = weakref.ref(hub)
     _hubs[loop] = weakref.ref(hub)
     return hub

@@ -10,12 +10,16 @@ if the task is still in it. A call may hear of the end later than its scope, as 
 cancels tells one after the other; so a call in which the task waits then is made to look. A task that such an
 error has told already is on its way out, and may be in the middle of tidying up with waits of its
 own (a library that closes a connection): it has a second before it is cancelled as well.
+
+Until its task has heard of the end, nothing is asked of anybody in the block any more, neither by the
+task nor by those that it began: see `in_vain`. What a task does after it has heard is tidying up.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +33,7 @@ if TYPE_CHECKING:
 
     from hardsock._core import Hub
 
-__all__ = ["HostScope", "host_scope", "without_scopes"]
+__all__ = ["HostScope", "host_scope", "in_vain", "without_scopes"]
 
 GRACE = 1.0
 """Seconds for a block to end by itself, when a call of hardsock in it has raised the scope's error."""
@@ -50,6 +54,7 @@ class HostScope:
         "_cancelling",
         "_due",
         "_error",
+        "_heard",
         "_held_by",
         "_hub",
         "_left",
@@ -57,6 +62,7 @@ class HostScope:
         "_previous",
         "_shielded",
         "_task",
+        "_to_tell",
         "_token",
         "_told",
         "_woke_call",
@@ -70,6 +76,8 @@ class HostScope:
         self._task = task
         self._hub = hub
         self._due = self._left = self._told = self._woke_call = self._cancelled = False
+        self._heard = False
+        self._to_tell: tuple[Callable[[], object], ...] = ()  # When the task hears of the end.
         self._held_by: tuple[HostScope, ...] = ()  # The shields in the block.
         self._error: BaseException | None = None
         self._operation: Operation | None = None
@@ -109,9 +117,15 @@ class HostScope:
         return True
 
     def _cancel(self) -> None:
-        if not self._cancelled:
-            self._cancelled = True
-            self._task.cancel("hardsock's scope around it has ended")
+        if self._cancelled:
+            return
+        self._cancelled = True
+        if getattr(self._task, "_fut_waiter", None) is None:  # Its next step is on its way.
+            self._hear()
+        else:  # Before that step, and behind those of tasks that it began without knowing.
+            self._soon(self._hear)
+        self._tell()  # It finds lost what it had asked over, and no future of a library fails first.
+        self._task.cancel("hardsock's scope around it has ended")
 
     def _is_own_cancel(
         self,
@@ -182,6 +196,24 @@ class HostScope:
                 self._token.check()
             except HardsockError:
                 self._told = True
+                self._hear()
+
+    def _hear(self) -> None:
+        """The task knows of the end from now on."""
+        self._heard = True
+        self._tell()
+
+    def _tell(self) -> None:
+        told, self._to_tell = self._to_tell, ()
+        for function in told:
+            function()
+
+    def tell_when_heard(self, told: Callable[[], object]) -> None:
+        """Call *told* when the task hears of the end, or soon where a shield keeps that from it."""
+        if self._held_by:
+            self._soon(told)
+        else:
+            self._to_tell = (*self._to_tell, told)
 
     def leave(self, *exc_info: Any) -> None:
         """End; raises the token's error in the place of the cancellation that it caused.
@@ -204,6 +236,8 @@ class HostScope:
 
     def _end_of_block(self) -> None:
         self._left = True
+        if self._to_tell:
+            self._tell()
         if self._operation is not None:
             self._operation.close()
         if _innermost.get() is self:
@@ -234,6 +268,27 @@ class HostScope:
 
 
 _innermost: ContextVar[HostScope | None] = ContextVar("hardsock host scope", default=None)
+
+
+def in_vain(told: Callable[[], object]) -> bool:
+    """Whether what is asked here is in vain: a scope of the block has ended, and nobody has heard yet.
+
+    Then *told* is called when the task of that scope has, at least once: the task is cancelled right
+    after, if no call of hardsock has told it. Who has heard of the end of one scope is on the way out of
+    the others, too, and so are tasks that are begun from then on.
+    """
+    ended: list[HostScope] = []
+    scope = _innermost.get()
+    while scope is not None:
+        if not scope._left:
+            if scope._heard:
+                return False
+            if scope._token.wait(0):
+                ended.append(scope)
+        scope = scope._previous
+    for scope in ended:
+        scope.tell_when_heard(told)
+    return bool(ended)
 
 
 def _tell() -> None:

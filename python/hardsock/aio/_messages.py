@@ -14,7 +14,7 @@ from hardsock._errors import Closed, HardsockError
 from hardsock._scope import current
 from hardsock.aio._connection import Connection
 from hardsock.aio._server import Background, Server
-from hardsock.aio._wait import wait
+from hardsock.aio._wait import pause
 from hardsock.serving.disposition import Disposition, End
 from hardsock.serving.ledger import Outcome, Phase, Served, served, tell_given_up
 from hardsock.serving.lingering import News
@@ -64,7 +64,7 @@ class MessageServer(QuietConnections, Server):
                 return
             except (HardsockError, MemoryError) as exc:
                 self._seldom.log("news", logging.ERROR, "waiting for messages failed: %s", exc)
-                await wait(self._ended, _FAILED_WAIT_PAUSE)
+                await pause(self._ended, _FAILED_WAIT_PAUSE)
                 continue
             whole = len(news) == _BATCH
             while news:  # None of them is kept alive while this waits.

@@ -21,7 +21,7 @@ from hardsock._scope import current
 from hardsock.aio._connection import Connection
 from hardsock.aio._host import current_hub
 from hardsock.aio._tasks import tasks_for
-from hardsock.aio._wait import wait
+from hardsock.aio._wait import pause, wait
 from hardsock.serving.ambient import context_for_handlers, draining, enter
 from hardsock.serving.closing import LeftOutside, close_listener
 from hardsock.serving.core import FAILED_ACCEPT_PAUSE, ServerCore
@@ -99,7 +99,7 @@ class Server(ServerCore):
         ended = False
         while not ended:
             due = time.monotonic() + _BETWEEN_LAGS
-            ended = await wait(self._ended, _BETWEEN_LAGS)
+            ended = await pause(self._ended, _BETWEEN_LAGS)
             if not ended:
                 self._delays.lagged(max(0.0, time.monotonic() - due))
 
@@ -195,7 +195,7 @@ class Server(ServerCore):
                     pass
                 except (HardsockError, MemoryError) as exc:
                     logger.error("watching for clients that leave failed, trying again: %s", exc)
-                    await wait(self._nobody_left, 1.0)
+                    await pause(self._nobody_left, 1.0)
         finally:
             self._departures.close()
 
@@ -220,7 +220,7 @@ class Server(ServerCore):
     async def _pause_accepting(self, exc: Exception) -> None:
         try:
             self._tell_failed_accept(exc)
-            await wait(self._draining, FAILED_ACCEPT_PAUSE)
+            await pause(self._draining, FAILED_ACCEPT_PAUSE)
         except MemoryError:  # There is none even for that.
             time.sleep(NO_MEMORY_PAUSE)
 
@@ -251,7 +251,7 @@ class Server(ServerCore):
             except (Cancelled, DeadlineExceeded):
                 pass
             except HardsockError:
-                await wait(self._wakeup, again)  # Closed: the next accept tells.
+                await pause(self._wakeup, again)  # Closed: the next accept tells.
         return 0
 
     def _where(self, runner: object) -> tuple[str | None, str | None]:
@@ -398,7 +398,7 @@ class Server(ServerCore):
             return False  # What was accepted is due for a look.
         if actions.wait is None:
             return True
-        await wait(wakeup, actions.wait)
+        await pause(wakeup, actions.wait)
         return False
 
     def _look_in_drain(self, drain: Drain) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hardsock import _scope
 from hardsock._core import CancelToken, TaskScope
-from hardsock.aio._host import current_hub
+from hardsock.aio._host import current_hub, tell_scopes
 
 __all__ = ["sleep", "timeout"]
 
@@ -49,4 +49,5 @@ async def sleep(seconds: float, *, token: CancelToken | None = None) -> None:
     tokens = [one for one in (token, ambient) if one is not None]
     waited = tokens[0] if len(tokens) == 1 else CancelToken.linked(tokens)
     if await waited._op_wait(current_hub(), seconds):
+        tell_scopes()
         waited.check()

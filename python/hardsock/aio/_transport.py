@@ -9,6 +9,7 @@ Invariants, all in the thread of the loop:
   a connection in a pool outlives the call that opened it. ``write`` leaves the caller's scope, too.
 - What is still to be sent when the transport is closed has `FLUSH_TIMEOUT` seconds.
 - What is queued while nothing is being sent is sent before the loop waits again: see `Unsent`.
+- A client asks nothing under a scope that has ended: see `_asks_in_vain`.
 - A transport that its owner has closed is closed at the latest with its loop: see `end_with_loop`.
 """
 
@@ -31,7 +32,7 @@ from hardsock._core import Hub, Operation
 from hardsock._errors import Closed, HardsockError
 from hardsock.aio._connection import Connection
 from hardsock.aio._host import loop_ended
-from hardsock.aio._host_scope import without_scopes
+from hardsock.aio._host_scope import in_vain, without_scopes
 
 __all__ = ["FLUSH_TIMEOUT", "SocketFace", "Transport", "Unsent", "attached", "end_with_loop"]
 
@@ -90,9 +91,18 @@ class SocketFace:
     def __init__(self, conn: _core.Connection) -> None:
         self._conn = conn
         self.shared = False
-        self.family = socket.AddressFamily(conn.family)
-        self.type = socket.SOCK_STREAM
-        self.proto = 0 if conn.family == socket.AF_UNIX else socket.IPPROTO_TCP
+
+    type = socket.SOCK_STREAM
+
+    @property
+    def family(self) -> socket.AddressFamily:
+        """AF_INET, AF_INET6 or AF_UNIX."""
+        return socket.AddressFamily(self._conn.family)
+
+    @property
+    def proto(self) -> int:
+        """IPPROTO_TCP, or 0 for a unix socket."""
+        return 0 if self._conn.family == socket.AF_UNIX else socket.IPPROTO_TCP
 
     def fileno(self) -> int:
         """The descriptor's number, -1 when closed."""
@@ -173,6 +183,7 @@ class Transport(asyncio.Transport):
     _start_tls_compatible = True
     _extra: dict[str, Any]
     _closing = False
+    _silent = False  # What is written goes nowhere.
 
     def __init__(
         self,
@@ -227,6 +238,11 @@ class Transport(asyncio.Transport):
     def go_on(self) -> None:
         """Begin to read for a protocol that knows it is connected."""
         self._loop.call_soon(self._receive_again, None, context=self._context)
+
+    def fail(self, exc: OSError) -> None:
+        """Somebody else has read, and met this: the connection is closed, the protocol told later."""
+        self._conn.close()
+        self._schedule_end(exc)
 
     def give_up(self, exc: BaseException | None) -> None:
         """End what has not begun: the protocol is told in a later turn."""
@@ -376,7 +392,9 @@ class Transport(asyncio.Transport):
             data = bytes(data)
         if self._eof_wanted:
             raise RuntimeError("Cannot call write() after write_eof()")
-        if self._lost or not data:
+        if self._lost or self._silent or not data:
+            return
+        if _scope.get() is not None and self._asks_in_vain():
             return
         if not self._queue and self._sending is None:
             if self._gathers:
@@ -396,6 +414,34 @@ class Transport(asyncio.Transport):
             self._send_queued()
         if self._sending is not None:
             self._maybe_pause()
+
+    def _asks_in_vain(self) -> bool:
+        """Whether the scope around a client's ``write`` has ended, and its task has not heard of it.
+
+        A write waits for nothing that would end with the scope, and what it raised a library would
+        take for a fault of the connection. So the bytes, and those after them, go nowhere; the task
+        hears of the end where it waits next; and then the connection is lost, as of any call that
+        was given up. What a server writes is an answer, which may be late.
+        """
+        token = _scope.get()
+        if token is None or self._server is not None:
+            return False
+        try:
+            token.check()
+        except HardsockError as exc:
+            error = exc.with_traceback(None)
+            self._silent = in_vain(lambda: self._lose(error))
+        return self._silent
+
+    def _lose(self, error: HardsockError) -> None:
+        """The task is being told: it shall find the connection lost when it has its next step.
+
+        The protocol hears in the next turn of the loop, before that step; through asyncio's TLS, which
+        hands it on a turn later, unless it begins now.
+        """
+        self._fail(error)
+        if self._above() is not None:
+            self._context.run(self._end, error)
 
     def flush(self) -> bool:
         """Send what was written since the loop has waited; whether nobody had to be told."""
@@ -504,7 +550,7 @@ class Transport(asyncio.Transport):
 
     def write_eof(self) -> None:
         """See ``asyncio.WriteTransport``."""
-        if self._closing or self._eof_wanted:
+        if self._closing or self._eof_wanted or self._silent:
             return
         self._eof_wanted = True
         if self._queue:
@@ -643,9 +689,13 @@ class Transport(asyncio.Transport):
         if self._closing and self._server is not False:
             self._close_connection()
 
+    def _above(self) -> Any:
+        """The transport of asyncio's TLS over this one."""
+        return getattr(self._protocol, "_app_transport", None)
+
     def end_if_closed(self) -> None:
         """Close the connection if the owner has closed the transport, or the one of TLS above it."""
-        above = getattr(self._protocol, "_app_transport", None)  # of asyncio's TLS
+        above = self._above()
         closed = self._closing or (above is not None and above.is_closing())
         if closed and self._server is not False:
             self._close_connection()

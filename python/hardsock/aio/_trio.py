@@ -35,7 +35,8 @@ async def _watch(hub: Hub) -> None:
     try:
         while True:
             await trio.lowlevel.wait_readable(hub.fileno())
-            hub.run()
+            if not hub.run():
+                await trio.sleep(_host.UNHEARD_PAUSE)
     finally:
         hub.close()
 

@@ -32,7 +32,7 @@ import hardsock as hs
 from hardsock import _core
 from hardsock._core import Operation
 from hardsock.aio._factories import connect, resolve
-from hardsock.aio._host import current_hub, hub_of
+from hardsock.aio._host import current_hub, hub_for, hub_of
 from hardsock.aio._host_scope import without_scopes
 from hardsock.aio._transport import Transport, Unsent, end_with_loop
 
@@ -42,6 +42,8 @@ T = TypeVar("T")
 
 _HOOKS = ("_make_socket_transport", "_make_ssl_transport", "_start_serving", "_stop_serving")
 _ACCEPT = 64
+_NUMERIC = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+"""What a library says of an address that it has looked up itself."""
 
 for _name in _HOOKS:
     if not hasattr(asyncio.SelectorEventLoop, _name):
@@ -97,7 +99,7 @@ class _Accepting:
     def _accept(self, operation: Operation | None = None) -> None:
         try:
             if operation is None:
-                operation = self._listener._op_accept_many(current_hub(), _ACCEPT)
+                operation = self._listener._op_accept_many(hub_for(self._loop), _ACCEPT)
             ended = operation.step()
             if ended is False:
                 operation.add_done_callback(self._accept, context=self._context)
@@ -225,14 +227,13 @@ class EventLoop(asyncio.SelectorEventLoop):
         except socket.gaierror:
             if not name or flags & socket.AI_NUMERICHOST:
                 raise
-        if not isinstance(port, int) and port is not None and not str(port).isdigit():
-            port = socket.getservbyname(port if isinstance(port, str) else port.decode())
+        number = _port(port)
         with _living_scope():
-            found = await resolve((name, int(port or 0) or 1), family=family)
+            found = await resolve((name, number or 1), family=family)
         answers: list[Any] = []
         for text in found.plan:
             address = text.rpartition(":")[0].strip("[]")
-            answers += socket.getaddrinfo(address, port, family, type, proto, numeric)
+            answers += socket.getaddrinfo(address, number, family, type, proto, numeric)
         return answers
 
     # ---- clients
@@ -256,31 +257,32 @@ class EventLoop(asyncio.SelectorEventLoop):
         """As ``asyncio.loop.create_connection``; *ssl* may be a ``hardsock.TLSConfig``."""
         ssl = _own_tls(ssl)
         _check_tls(ssl, server_hostname, sock is None and bool(host))
-        if sock is not None or host is None or flags or not str(port).isdigit():
-            if isinstance(ssl, hs.TLSConfig):
-                conn = hs.adopt(sock)
-            else:
-                return await super().create_connection(
-                    protocol_factory,
-                    host,
-                    port,
-                    ssl=ssl,
-                    family=family,
-                    proto=proto,
-                    flags=flags,
-                    sock=sock,
-                    local_addr=local_addr,
-                    server_hostname=server_hostname,
-                    ssl_handshake_timeout=ssl_handshake_timeout,
-                    **settings,
-                )
-        else:
+        own = isinstance(ssl, hs.TLSConfig)
+        named = sock is None and host is not None
+        if named and (own or (not flags & ~_NUMERIC and str(port).isdigit())):
             name = host.decode() if isinstance(host, bytes) else host
             with _living_scope():
-                opened = await connect((name, int(port)), family=family, source=local_addr)
+                opened = await connect((name, _port(port)), family=family, source=local_addr)
             conn = opened.blocking
             if server_hostname is None:
                 server_hostname = name
+        elif own and sock is not None:
+            conn = hs.adopt(sock)
+        else:  # Also for its errors.
+            return await super().create_connection(
+                protocol_factory,
+                host,
+                port,
+                ssl=None if own else ssl,
+                family=family,
+                proto=proto,
+                flags=flags,
+                sock=sock,
+                local_addr=local_addr,
+                server_hostname=None if own else server_hostname,
+                ssl_handshake_timeout=ssl_handshake_timeout,
+                **settings,
+            )
         return await self._dress(
             conn, protocol_factory, ssl, server_hostname, ssl_handshake_timeout, settings
         )
@@ -374,7 +376,7 @@ class EventLoop(asyncio.SelectorEventLoop):
                 compression=None,
                 peercert={},
             )
-        transport = Transport(self, current_hub(), conn, protocol, extra=extra, server=server)
+        transport = Transport(self, hub_for(self), conn, protocol, extra=extra, server=server)
         transport.begin(waiter)
         return transport
 
@@ -544,6 +546,12 @@ def _own_tls(tls: Any, server_side: bool = False) -> Any:
     """A ``TLSConfig`` for what stands for one: itself, or a context of ``hardsock.ssl_context``."""
     make = getattr(tls, "tls_config", None)
     return make(server_side) if callable(make) else tls
+
+
+def _port(port: Any) -> int:
+    """The number of a port, or of a service that the system knows."""
+    text = port.decode() if isinstance(port, bytes) else str(port or 0)
+    return int(text) if text.isdigit() else socket.getservbyname(text)
 
 
 def _unix(path: Any) -> str:

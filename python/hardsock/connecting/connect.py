@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import socket
-import ssl
 import time
 import warnings
-from collections.abc import Callable
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from hardsock import _core
 from hardsock._core import Breaker, CancelToken, Connection
@@ -22,12 +18,16 @@ from hardsock._observed import connects
 from hardsock._options import SocketOptions, kernel_settings
 from hardsock._records import Resolution, Setting
 from hardsock._scope import sleep
+from hardsock._typing import TYPE_CHECKING, Literal, NamedTuple
 from hardsock.tls.config import TLSConfig, client_config
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
     from hardsock.connecting.proxies import Proxy
 
-__all__ = ["Address", "adopt", "connect", "resolve"]
+__all__ = ["Address", "connect", "resolve"]
 
 Address = str | tuple[str, int] | tuple[str, int, int] | tuple[str, int, int, int]
 """``"host:port"``, ``"[v6]:port"``, ``"unix:/path"``, ``"unix:@abstract"``, or a tuple as the
@@ -440,30 +440,3 @@ def resolve(
     """Look *address* up as ``connect`` would, and return the answers and the order of attempts."""
     warn_of_greenlets()
     return _core.resolve(address, timeout=timeout, token=token, family=family)
-
-
-def adopt(sock: socket.socket | int, *, options: SocketOptions | None = None) -> Connection:
-    """Own a connected stream socket (TCP or unix), given as ``socket.socket`` or descriptor.
-
-    A ``socket.socket`` is detached: only the Connection may be used from then on. On failure it
-    keeps what it had. A descriptor must have no other owner: adopting that of a Connection makes
-    two. Settings are left alone unless *options* are given.
-
-    Raises:
-        ValueError: It is no stream socket, or it has no peer.
-        TypeError: It is something else, for example a Connection or an SSLSocket.
-    """
-    if isinstance(sock, bool) or not isinstance(sock, (int, socket.socket)):
-        raise TypeError(f"sock must be a socket.socket or a descriptor, not {type(sock).__name__}")
-    if isinstance(sock, ssl.SSLSocket):
-        raise TypeError("sock must be a plain socket: the bytes below an SSLSocket are ciphertext")
-    warn_of_greenlets()
-    kernel = None if options is None else kernel_settings(options)
-    if isinstance(sock, int):
-        conn = _core.adopt(sock, sockopts=kernel)
-    else:
-        conn = _core.adopt(sock.fileno(), sockopts=kernel)
-        sock.detach()
-    if conn.changed_settings:
-        warn_of_changes(conn.audit(), stacklevel=2)
-    return conn

@@ -150,29 +150,22 @@ class RawConnectionFile(_Common, io.RawIOBase):
             self._handle.close()
 
 
-class ConnectionFile(_Common, io.BufferedIOBase):
-    """A buffered binary file; see this module's text for what its calls promise.
+class ConnectionReader(_Common, io.BufferedIOBase):
+    """A buffered binary file for reading; see this module's text for what its calls promise.
 
-    One thread may read while another writes. A second thread in the same direction gets Busy.
+    Each answer of an HTTP client is read through one, so what it does to begin and to end is little.
     """
 
-    def __init__(self, conn: Connection, mode: str, size: int) -> None:
-        super().__init__()
-        self._mode = mode
-        self._size = size
-        self._pending = bytearray()
-        self._midway = False  # bytes of the message are out, and it is not over
-        self._room = size if "w" in mode else -1  # -1: write() has to look why
-        self._writing = threading.Lock()  # around these three; never waited for
+    _mode = "rb"
+    closed = True  # until it has its handle
+
+    def __init__(self, conn: Connection) -> None:
         self._handle = conn._share()
         # Called without asking first, so that a line costs one call: close() replaces them.
-        self._recv: Callable[..., bytes] = _refuse_reading
-        self._readline: Callable[..., bytes] = _refuse_reading
-        if "r" in mode:
-            self._recv, self._readline = self._handle.recv, self._handle._file_readline
-            self.readline = self._readline  # type: ignore[method-assign]
-
-    # ---- Reading
+        self._recv: Callable[..., bytes] = self._handle.recv
+        self._readline: Callable[..., bytes] = self._handle._file_readline
+        self.readline = self._readline  # type: ignore[method-assign]
+        self.closed = False
 
     def read(self, size: int | None = -1, /) -> bytes | None:  # type: ignore[override]
         """Return *size* bytes, or all up to the peer's end; without waiting less, or None."""
@@ -214,7 +207,39 @@ class ConnectionFile(_Common, io.BufferedIOBase):
         except BlockingIOError:
             return b""
 
-    # ---- Writing
+    def write(self, data: Any, /) -> int:
+        return _refuse_closed() if self.closed else _refuse_writing()
+
+    def write_whole(self, data: bytes, /) -> None:
+        self.write(data)
+
+    def flush(self) -> None:
+        if self.closed:
+            _refuse_closed()
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self._recv = self._readline = self.readline = _refuse_closed  # type: ignore[method-assign]
+            self._handle.close()
+
+
+class ConnectionFile(ConnectionReader):
+    """A buffered binary file that can be written, and perhaps read.
+
+    One thread may read while another writes. A second thread in the same direction gets Busy.
+    """
+
+    def __init__(self, conn: Connection, mode: str, size: int) -> None:
+        self._mode = mode
+        self._size = size
+        self._pending = bytearray()
+        self._midway = False  # bytes of the message are out, and it is not over
+        self._room = size  # -1: it is closed
+        self._writing = threading.Lock()  # around these three; never waited for
+        super().__init__(conn)
+        if "r" not in mode:
+            self._recv = self._readline = self.readline = _refuse_reading  # type: ignore[method-assign]
 
     def write(self, data: Any, /) -> int:
         """Keep *data* to be sent, or send all that is kept and *data*; return its length.
@@ -235,8 +260,6 @@ class ConnectionFile(_Common, io.BufferedIOBase):
         """Send what is kept. If it raises, all of that is still kept, or sending is poisoned."""
         if self.closed:
             _refuse_closed()
-        if "w" not in self._mode:
-            return
         if not self._writing.acquire(blocking=False):
             raise busy("writing to")
         try:
@@ -313,8 +336,6 @@ class ConnectionFile(_Common, io.BufferedIOBase):
             raise would_block("write", written)
         return size
 
-    # ---- Closing
-
     def close(self) -> None:
         """Send what is kept, and close.
 
@@ -336,13 +357,11 @@ class ConnectionFile(_Common, io.BufferedIOBase):
     def _let_go(self) -> None:
         self._pending = bytearray()
         self._room = -1
-        self._recv = self._readline = self.readline = _refuse_closed  # type: ignore[method-assign]
         super().close()
-        self._handle.close()
 
     def __del__(self) -> None:
         """Send what can be sent without waiting; tell of what was lost."""
-        if "_readline" not in self.__dict__ or self.closed:
+        if self.closed:
             return
         kept = len(self._pending)
         try:
@@ -352,6 +371,10 @@ class ConnectionFile(_Common, io.BufferedIOBase):
             warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
         finally:
             self._let_go()
+
+
+def _buffered(conn: Connection, mode: str, size: int) -> ConnectionReader:
+    return ConnectionReader(conn) if mode == "rb" else ConnectionFile(conn, mode, size)
 
 
 def makefile(
@@ -364,6 +387,8 @@ def makefile(
     newline: str | None = None,
 ) -> IO[Any]:
     """Make a file on *conn*; the parameters are those of ``socket.makefile``."""
+    if mode == "rb" and buffering != 0:  # That of each answer of an HTTP client asks no more.
+        return ConnectionReader(conn)  # type: ignore[return-value]
     if not set(mode) <= {"r", "w", "b"}:
         raise ValueError(f"mode must be made of 'r', 'w' and 'b', got {mode!r}")
     binary = "rwb" if {"r", "w"} <= set(mode) else "wb" if "w" in mode else "rb"
@@ -378,9 +403,9 @@ def makefile(
         from hardsock.files.text import TextConnectionFile
 
         reference = io.TextIOWrapper(io.BytesIO(), encoding, errors, newline)
-        result = TextConnectionFile(ConnectionFile(conn, binary, size), mode, reference, newline)
+        result = TextConnectionFile(_buffered(conn, binary, size), mode, reference, newline)
     elif size == 0:
         result = RawConnectionFile(conn, binary)
     else:
-        result = ConnectionFile(conn, binary, size)
+        result = _buffered(conn, binary, size)
     return result  # type: ignore[no-any-return]

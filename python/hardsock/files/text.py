@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Any
 
-from hardsock.files.binary import ConnectionFile, busy
+from hardsock.files.binary import ConnectionReader, busy
 
 _PASSED = 1e-9  # seconds: a deadline that is over, while 0 would mean to try once
 
@@ -41,7 +41,7 @@ class TextConnectionFile(io.TextIOBase):
     """
 
     def __init__(
-        self, buffer: ConnectionFile, mode: str, reference: io.TextIOWrapper, newline: str | None
+        self, buffer: ConnectionReader, mode: str, reference: io.TextIOWrapper, newline: str | None
     ) -> None:
         """Take over what *reference*, which the standard library made, says of the parameters."""
         super().__init__()

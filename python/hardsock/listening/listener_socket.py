@@ -112,6 +112,11 @@ class ListenerSocket(socket.socket):
         """The address it listens on."""
         return self._listener.getsockname()
 
+    def getpeername(self) -> Any:
+        """As of any socket that listens: raises OSError with ENOTCONN."""
+        with self._plain() as plain:
+            return plain.getpeername()
+
     def fileno(self) -> int:
         """What to select on; -1 when closed."""
         return self._listener._wait_fileno()

@@ -12,10 +12,13 @@ before it is used.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+
+from hardsock._typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
     from prometheus_client.metrics_core import Metric
     from prometheus_client.registry import CollectorRegistry
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Union
 
 from hardsock import _core
 from hardsock._names import names_checked
 from hardsock._options import _check_int, _check_seconds
+from hardsock._typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["Certificate", "TLSConfig"]
 
-Source = Union[str, "os.PathLike[str]", bytes]
+Source = str | os.PathLike[str] | bytes
 """A file's path, or its content as bytes; PEM or DER."""
 
 _VERSIONS = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}

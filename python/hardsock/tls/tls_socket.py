@@ -33,14 +33,14 @@ _NAMES = {  # RFC 4514 section 3, and what OpenSSL calls others
 }
 _MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
 _KINDS = {"IP": "IP Address"}
-_HOT = ("recv", "recv_into", "send", "sendall", "makefile")
+_HOT = ("recv", "recv_into", "send", "sendall", "makefile", "_is_quiet")
 """Methods that are the connection's own: they cost no more than without this face."""
 _LOCAL = frozenset(
     """abort audit bind cancel_on_end fileno get_inheritable getblocking getpeername getsockname
     getsockopt gettimeout mark_clean pending set_half_closed_timeout set_inheritable
     set_min_receive_rate set_read_deadline set_write_deadline setblocking setsockopt settimeout
     shutdown state tcp_info _expect_no_more _join_slots _leave_departures _leave_slots
-    _lost_output _set_idle_timeout _set_turns""".split()
+    _is_quiet _lost_output _set_idle_timeout _set_turns""".split()
 )
 """What passes no byte of the stream, and therefore does not want the handshake first."""
 

@@ -28,7 +28,9 @@ is stapled by itself). Lost: ``fork``. ``cluster()``, ``sentinel()`` and their a
 
 Tested with redis-py 5.1 to 8.1, clusters and Sentinel from 6.0. What is not public there and used
 here: ``Connection._connect``, which is redis-py's own seam, ``Retry._backoff``, ``ssl_context`` of
-asyncio's connections, ``connection_kwargs`` and ``nodes_manager`` of asyncio's cluster.
+asyncio's connections, ``_reader``, ``_writer`` and ``_socket_is_empty`` of those, the buffer of
+redis-py's own parsers, ``connection_kwargs`` and ``nodes_manager`` of asyncio's cluster; of asyncio
+itself ``StreamReader._wait_for_data``.
 """
 
 from __future__ import annotations

@@ -11,14 +11,17 @@ import redis.asyncio.client
 import redis.asyncio.connection
 import redis.backoff
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
 
 from hardsock._core import Scope
-from hardsock._errors import DeadlineExceeded
+from hardsock._core import scope as _ambient
+from hardsock._errors import DeadlineExceeded, HardsockError
 from hardsock._scope import current, remaining
 from hardsock.adapters._causes import handled, raise_if_cancelled
 from hardsock.adapters._dial import Dials
 from hardsock.adapters.redis._sync import ScopeEnded, context_of
 from hardsock.aio import streams
+from hardsock.aio._factories import connect
 
 __all__ = [
     "AsyncConnection",
@@ -77,13 +80,29 @@ class _Over(Dials):
 
     async def _connect(self) -> None:
         address, settings = self._target()
-        self._reader, self._writer = await streams.open_connection(
+        conn = await connect(
             address, timeout=self.socket_connect_timeout, limits=self.dial_limits, **settings
         )
+        self._reader, self._writer = streams.asking(conn)
+
+    def _socket_is_empty(self) -> bool:
+        return bool(self._reader.is_quiet())
+
+    async def can_read(self) -> bool:
+        """As redis-py has it: whether something came that nobody asked for, or the end."""
+        if self._reader is not None and not self._reader.is_quiet():
+            return True
+        return await super().can_read()  # type: ignore[misc,no-any-return]
+
+    async def can_read_destructive(self) -> bool:
+        """As redis-py had it before 8.0."""
+        if self._reader is not None and not self._reader.is_quiet():
+            return True
+        return await super().can_read_destructive()  # type: ignore[misc,no-any-return]
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         """As redis-py has it; with no task, and no clock, for what the kernel takes at once."""
-        token = current()
+        token = _ambient.get()
         if token is not None:  # What is written waits for nothing that would end with it.
             token.check()
         if self._writer is None or isinstance(command, (str, bytes)):
@@ -155,6 +174,26 @@ class AsyncSSLConnection(_Over, redis.asyncio.SSLConnection):
 
 class _Pipeline(redis.asyncio.client.Pipeline):
     total: float | None = None
+    watching: bool
+
+    async def reset(self) -> None:
+        """As redis-py has it; the pool gets no connection back that still watches, and gets each back.
+
+        Under a scope that has ended nobody can be told UNWATCH, so that connection is closed.
+        """
+        connection: Any = self.connection
+        try:
+            if self.watching and connection is not None:
+                self.watching = False
+                try:
+                    await connection.send_command("UNWATCH")
+                    await connection.read_response()
+                except BaseException as exc:
+                    await connection.disconnect(nowait=True)
+                    if not isinstance(exc, (RedisError, HardsockError)):
+                        raise
+        finally:
+            await super().reset()
 
     async def execute(self, *args: Any, **kwargs: Any) -> Any:
         if self.total is None:

@@ -8,10 +8,10 @@ import redis.asyncio
 import redis.asyncio.cluster
 import redis.asyncio.sentinel
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisClusterException
+from redis.exceptions import RedisClusterException, RedisError
 
 from hardsock._dial_limits import DialLimits
-from hardsock._errors import DeadlineExceeded
+from hardsock._errors import DeadlineExceeded, HardsockError
 from hardsock._scope import timeout
 from hardsock.adapters._causes import handled, raise_if_cancelled
 from hardsock.adapters._dial import checked_limits
@@ -48,6 +48,19 @@ class _Pipeline(redis.asyncio.cluster.ClusterPipeline):
 
     async def execute(self, *args: Any, **kwargs: Any) -> Any:
         return await _within(self.total, "pipeline", super().execute, *args, **kwargs)
+
+    async def reset(self) -> None:
+        """As redis-py has it; a connection that could not be told UNWATCH is closed and given back."""
+        transaction: Any = getattr(self, "_execution_strategy", None)
+        connection = getattr(transaction, "_transaction_connection", None)
+        try:
+            await super().reset()
+        except (RedisError, HardsockError):
+            if connection is None:
+                raise
+            await connection.disconnect(nowait=True)
+            transaction._watching = False
+            await super().reset()
 
 
 class AsyncCluster(redis.asyncio.RedisCluster):

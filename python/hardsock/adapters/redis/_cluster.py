@@ -11,6 +11,7 @@ from redis.exceptions import RedisClusterException
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from hardsock._dial_limits import DialLimits
+from hardsock._errors import HardsockError
 from hardsock._scope import current, timeout
 from hardsock.adapters._causes import handled, raise_if_cancelled
 from hardsock.adapters._dial import checked_limits
@@ -86,6 +87,19 @@ class _Pipeline(redis.cluster.ClusterPipeline):
 
     def execute(self, *args: Any, **kwargs: Any) -> Any:
         return _within(self.total, "pipeline", super().execute, *args, **kwargs)
+
+    def reset(self) -> None:
+        """As redis-py has it; a connection that could not be told UNWATCH is closed and given back."""
+        transaction: Any = getattr(self, "_execution_strategy", None)
+        try:
+            super().reset()
+        except (redis.RedisError, HardsockError):
+            connection = getattr(transaction, "_transaction_connection", None)
+            if connection is None:
+                raise
+            connection.disconnect()
+            transaction._watching = False
+            super().reset()
 
 
 class Cluster(redis.cluster.RedisCluster):

@@ -12,7 +12,7 @@ import redis.connection
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from hardsock._core import Scope
-from hardsock._errors import Closed, DeadlineExceeded
+from hardsock._errors import Closed, DeadlineExceeded, HardsockError
 from hardsock._scope import current, remaining, sleep, timeout
 from hardsock.adapters._causes import handled, raise_if_cancelled
 from hardsock.adapters._dial import Dials
@@ -75,12 +75,26 @@ class _Over(Dials):
     retry: Any
     socket_timeout: float | None
     _sock: Any
+    _parser: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if not isinstance(self.retry._backoff, Patient):
             self.retry = copy.copy(self.retry)
             self.retry._backoff = Patient(self.retry._backoff)
+
+    def can_read(self, timeout: float = 0) -> bool:
+        """As redis-py has it, which asks before each command: of a quiet connection, by one look.
+
+        A wait of *timeout* ends with the scope, too. Raises redis-py's ``ConnectionError`` when the
+        peer has ended its stream.
+        """
+        unread = getattr(
+            getattr(self._parser, "_buffer", None), "unread_bytes", None
+        )  # not hiredis's
+        if unread is None or timeout != 0 or self._sock is None or not self._sock._is_quiet():
+            return super().can_read(timeout)  # type: ignore[misc,no-any-return]
+        return bool(unread())
 
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
         """As redis-py has it; the time-out is a total for the whole reply."""
@@ -201,6 +215,26 @@ class BlockingConnectionPool(redis.BlockingConnectionPool):
 
 class _Pipeline(redis.client.Pipeline):
     total: float | None = None
+    watching: bool
+
+    def reset(self) -> None:
+        """As redis-py has it; the pool gets no connection back that still watches, and gets each back.
+
+        Under a scope that has ended nobody can be told UNWATCH, so that connection is closed.
+        """
+        connection: Any = self.connection
+        try:
+            if self.watching and connection is not None:
+                self.watching = False
+                try:
+                    connection.send_command("UNWATCH")
+                    connection.read_response()
+                except BaseException as exc:
+                    connection.disconnect()
+                    if not isinstance(exc, (redis.RedisError, HardsockError)):
+                        raise
+        finally:
+            super().reset()
 
     def execute(self, *args: Any, **kwargs: Any) -> Any:
         with Scope(None, self.total, "total of the pipeline"):

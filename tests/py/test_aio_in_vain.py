@@ -1,0 +1,233 @@
+"""Under a scope that has ended nothing is asked over a connection that is there; tidying up goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+import hardsock as hs
+from hardsock import aio
+from hardsock.aio import loop as hsloop
+from support.pki import make_authority
+
+pytestmark = pytest.mark.usefixtures("event_loops")
+
+LATE = 60.0
+WAYS = ["plain", "ssl", "hardsock"]
+
+
+@dataclass
+class Files:
+    serving: ssl.SSLContext
+    asking: ssl.SSLContext
+    client: hs.TLSConfig
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    authority = make_authority(tmp_path_factory.mktemp("pki"), "ca")
+    identity = authority.issue(file="server")
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    serving.load_cert_chain(identity.certificate, identity.key)
+    asking = ssl.create_default_context(cafile=str(authority.certificate))
+    return Files(serving, asking, hs.TLSConfig(ca=authority.certificate))
+
+
+@dataclass
+class Kept:
+    """A connection that has been used, and what its server has heard over it."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    heard: list[bytes]
+    over: asyncio.Event
+    """The server has seen its end."""
+
+    async def answer(self) -> bytes:
+        async with aio.timeout(LATE):
+            return await self.reader.readline()
+
+    async def nothing_was_heard(self) -> None:
+        async with aio.timeout(LATE):
+            await self.over.wait()
+        assert self.heard == [b"before\n"]
+        assert self.writer.is_closing()
+
+
+@contextlib.asynccontextmanager
+async def kept(way: str, files: Files) -> AsyncIterator[Kept]:
+    heard: list[bytes] = []
+    over = asyncio.Event()
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Without a goodbye the end is an error of TLS.
+        with contextlib.suppress(OSError, hs.HardsockError):
+            while line := await reader.readline():
+                heard.append(line)
+                writer.write(line)
+        writer.close()
+        over.set()
+
+    tls = None if way == "plain" else files.serving
+    server = await asyncio.start_server(echo, "127.0.0.1", 0, ssl=tls)
+    host, port = server.sockets[0].getsockname()
+    asking: Any = {"plain": None, "ssl": files.asking, "hardsock": files.client}[way]
+    named = {} if way == "plain" else {"server_hostname": "localhost"}
+    async with aio.timeout(LATE):
+        reader, writer = await asyncio.open_connection(host, port, ssl=asking, **named)
+        found = Kept(reader, writer, heard, over)
+        writer.write(b"before\n")
+        assert await reader.readline() == b"before\n"
+        try:
+            yield found
+        finally:
+            writer.close()
+            server.close()
+            await over.wait()
+
+
+def run(main: Callable[[Kept], Awaitable[None]], way: str, files: Files) -> None:
+    async def within() -> None:
+        async with kept(way, files) as found:
+            await main(found)
+
+    hsloop.run(within())
+    assert hs.open_connections() == []
+
+
+@pytest.mark.parametrize("wait", ["of the loop", "of hardsock"])
+@pytest.mark.parametrize("end", ["before", "within", "computing"])
+@pytest.mark.parametrize("way", WAYS)
+def test_nothing_is_asked(way: str, end: str, wait: str, files: Files) -> None:
+    async def main(found: Kept) -> None:
+        token = hs.CancelToken(0.001 if end == "computing" else None)
+        if end == "before":
+            token.cancel()
+        error = hs.DeadlineExceeded if end == "computing" else hs.Cancelled
+        with pytest.raises(error), hs.scope(token):
+            if end == "within":
+                token.cancel()
+            elif end == "computing":
+                assert token.wait(LATE), "for a time in which the loop does not run"
+            found.writer.write(b"in vain\n")
+            found.writer.write(b"more of it\n")
+            await (aio.sleep(LATE) if wait == "of hardsock" else found.reader.readline())
+        await found.nothing_was_heard()
+
+    run(main, way, files)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_task_that_was_begun_in_the_block_asks_nothing(way: str, files: Files) -> None:
+    """It has its first step when the one that began it has been cancelled, and not yet heard of it."""
+
+    async def main(found: Kept) -> None:
+        async def ask() -> None:
+            found.writer.write(b"in vain\n")
+
+        token = hs.CancelToken()
+        token.cancel()
+        with pytest.raises(hs.Cancelled), hs.scope(token):
+            asking = asyncio.create_task(ask())
+            await asyncio.Event().wait()
+        await asking
+        await found.nothing_was_heard()
+
+    run(main, way, files)
+
+
+@pytest.mark.parametrize("scopes", [1, 2])
+@pytest.mark.parametrize("wait", ["of the loop", "of hardsock"])
+@pytest.mark.parametrize("way", WAYS)
+def test_who_has_heard_of_the_end_tidies_up(way: str, wait: str, scopes: int, files: Files) -> None:
+    async def main(found: Kept) -> None:
+        async def goodbye() -> None:
+            found.writer.write(b"from a task\n")
+
+        token = hs.CancelToken()
+        with pytest.raises(hs.Cancelled), contextlib.ExitStack() as entered:
+            for _ in range(scopes):  # They end together.
+                entered.enter_context(hs.scope(token))
+            asyncio.get_running_loop().call_soon(token.cancel)
+            try:
+                await (aio.sleep(LATE) if wait == "of hardsock" else asyncio.Event().wait())
+            finally:
+                found.writer.write(b"goodbye\n")
+                await asyncio.create_task(goodbye())
+        assert [await found.answer() for _ in range(2)] == [b"goodbye\n", b"from a task\n"]
+
+    run(main, way, files)
+
+
+def test_a_block_that_is_left_without_waiting_loses_the_connection(files: Files) -> None:
+    async def main(found: Kept) -> None:
+        token = hs.CancelToken()
+        with hs.scope(token):
+            token.cancel("stop button")
+            found.writer.write(b"in vain\n")
+        with pytest.raises(hs.Cancelled, match="stop button"):
+            await found.answer()
+        await found.nothing_was_heard()
+
+    run(main, "plain", files)
+
+
+def test_a_shield_asks_what_it_likes(files: Files) -> None:
+    async def main(found: Kept) -> None:
+        token = hs.CancelToken()
+        with pytest.raises(hs.Cancelled), hs.scope(token):
+            token.cancel()
+            with hs.shield(LATE):
+                found.writer.write(b"tidying up\n")
+                assert await found.answer() == b"tidying up\n"
+            await asyncio.Event().wait()
+
+    run(main, "plain", files)
+
+
+def test_who_asks_beside_a_shield_does_not_wait_for_its_end(files: Files) -> None:
+    async def main(found: Kept) -> None:
+        async def ask(go: asyncio.Event) -> None:
+            await go.wait()
+            found.writer.write(b"in vain\n")
+
+        token, go = hs.CancelToken(), asyncio.Event()
+        with pytest.raises(hs.Cancelled), hs.scope(token):
+            asking = asyncio.create_task(ask(go))
+            token.cancel()
+            with hs.shield(LATE):
+                go.set()
+                await found.nothing_was_heard()
+            await asyncio.Event().wait()
+        await asking
+
+    run(main, "plain", files)
+
+
+def test_an_answer_may_be_late() -> None:
+    async def main() -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            token = hs.CancelToken()
+            with hs.scope(token):
+                await reader.readline()
+                token.cancel()
+                writer.write(b"late\n")
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        async with aio.timeout(LATE):
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(b"ask\n")
+            assert await reader.read() == b"late\n"
+            writer.close()
+            server.close()
+            await server.wait_closed()
+
+    hsloop.run(main())
+    assert hs.open_connections() == []
