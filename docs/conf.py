@@ -4,8 +4,8 @@
 what differs is done here: links that leave this folder go to the source, and the reference is written
 from docstrings for every public name (reference.py).
 
-Sphinx rather than MkDocs: it reads C extension types by their text signatures, checks each cross
-reference, and its search works in a folder without a server.
+Sphinx rather than MkDocs: it reads C extension types by their text signatures, fails the build
+when a page or an anchor that is linked is not there, and its search works in a folder without a server.
 """
 
 import importlib

@@ -6,6 +6,7 @@ is put in there.
 
 Each public name has
 - a place in README.md or docs/*.md. docs/api.md lists all of them and is written by --write;
+- a class: stable, if docs/stability.md lists it or what it is, else provisional; docs/api.md shows it.
 - a docstring. If it takes times, that says that they are seconds; if it takes a timeout, what is
   raised (the two may be said by what it refers to: "as ``hardsock.connect``").
 """
@@ -17,11 +18,13 @@ import itertools
 import re
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import common
 
 PACKAGE = common.ROOT / "python" / "hardsock"
 PAGE = common.ROOT / "docs" / "api.md"
+STABILITY = common.ROOT / "docs" / "stability.md"
 OURS = (
     "cli",
     "connecting",
@@ -162,7 +165,7 @@ def describe(module: str, name: str, origin: str | None = None) -> Name:
     origin = origin or module
     if origin == "hardsock._core":
         return of_core(module, name)
-    source = open(path_of(origin)).read()
+    source = Path(path_of(origin)).read_text()
     for node in statements(ast.parse(source)):
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             if node.name == name:
@@ -257,6 +260,35 @@ def first_sentence(doc: str) -> str:
     return text.replace("``", "`").replace("|", "\\|").replace("*", "")
 
 
+def listed_as_stable() -> set[str]:
+    """Return the names of `hardsock` that docs/stability.md promises, exceptions aside."""
+    text = STABILITY.read_text().partition("**Stable**")[2].partition("**Provisional**")[0]
+    return set(re.findall(r"`(\w+)`", text)) - {"hardsock"}
+
+
+def is_stable(one: Name, listed: set[str]) -> bool:
+    if one.module == "hardsock":
+        import hardsock
+
+        value = getattr(hardsock, one.name)
+        is_error = isinstance(value, type) and issubclass(value, BaseException)
+        return is_error or one.name in listed or one.name == "__version__"
+    return one.module == "hardsock.aio" and one.name in listed
+
+
+def problems_of_classes(all_names: list[Name]) -> list[str]:
+    """Return what docs/stability.md promises or examples of what it does not, and hardsock lacks."""
+    text = STABILITY.read_text()
+    listed = listed_as_stable()
+    known = {one.name for one in all_names if one.module == "hardsock"}
+    problems = [f"docs/stability.md: {name} is no name of hardsock" for name in listed - known]
+    rest = text.partition("**Provisional**")[2].partition("**Internal**")[0]
+    examples = set(re.findall(r"`(\w+)`", rest)) - {"hardsock"}
+    problems += [f"docs/stability.md: {name} is in both classes" for name in examples & listed]
+    problems += [f"docs/stability.md: {name} is no name of hardsock" for name in examples - known]
+    return sorted(problems)
+
+
 def page(all_names: list[Name]) -> str:
     """Return docs/api.md."""
     out = [
@@ -265,8 +297,10 @@ def page(all_names: list[Name]) -> str:
         "What is not on this page, and every module whose name begins with an underscore, is not for",
         "use from outside and may change at any time. `help(name)` says more: parameters with their",
         "units, what is raised, and what is unknown after it. (`tools/check_names.py --write` writes",
-        "this page from the docstrings.)",
+        "this page from the docstrings.) What does not say *stable* is provisional: what each means is",
+        "written in [What is stable](stability.md).",
     ]
+    listed = listed_as_stable()
     for module in modules():
         rows = [one for one in all_names if one.module == module]
         if module in ALIASES:
@@ -280,7 +314,8 @@ def page(all_names: list[Name]) -> str:
         out += ["| name | what it is |", "|---|---|"]
         for one in sorted(rows, key=lambda one: (one.name.lower(), one.name)):
             what = TOLD_HERE.get(one.full) or first_sentence(one.doc)
-            out.append(f"| `{one.name}` | {what} |")
+            mark = f"{what} *Stable.*" if is_stable(one, listed) else what
+            out.append(f"| `{one.name}` | {mark} |")
     return "\n".join(out) + "\n"
 
 
@@ -292,6 +327,7 @@ def main() -> int:
     docs = [common.ROOT / "README.md", *(common.ROOT / "docs").glob("*.md")]
     pages = "\n".join(path.read_text() for path in docs)
     problems = [text for one in all_names for text in problems_of(one, pages)]
+    problems += problems_of_classes(all_names)
     if not PAGE.exists() or PAGE.read_text() != written:
         problems.append("docs/api.md is not what the docstrings say: tools/check_names.py --write")
     return common.report(problems, "check_names")

@@ -22,6 +22,7 @@ __all__ = ["Finding", "ProfileReport", "Report", "Setting", "TuningError", "chec
 
 _ANSWERED = (0, 1, 4)
 """Exit codes that come with a report: as wanted, drift, something could not be read."""
+_FOR_ADMINISTRATORS = "/usr/local/sbin:/usr/sbin"
 
 
 class TuningError(Exception):
@@ -147,17 +148,25 @@ class Report:
 def find_program() -> str:
     """The path of ``hardsock-tune``: ``$HARDSOCK_TUNE``, beside this Python's scripts, or on PATH.
 
+    Distributions install it for administrators, in directories that an ordinary user's PATH often
+    does not have; those are looked at last.
+
     Raises:
         TuningError: If there is none.
     """
     chosen = os.environ.get("HARDSOCK_TUNE")
     if chosen:
         return chosen
-    beside = shutil.which("hardsock-tune", path=sysconfig.get_path("scripts"))
-    found = beside or shutil.which("hardsock-tune")
-    if found is None:
-        raise TuningError("hardsock-tune is not installed: `make -C tuning install` brings it")
-    return found
+    path = os.environ.get("PATH", os.defpath)
+    for directories in (sysconfig.get_path("scripts"), path, _FOR_ADMINISTRATORS):
+        found = shutil.which("hardsock-tune", path=directories)
+        if found is not None:
+            return found
+    raise TuningError(
+        f"hardsock-tune is not installed: it is not in {sysconfig.get_path('scripts')}, on PATH, or in "
+        f"{_FOR_ADMINISTRATORS.replace(':', ' or ')}. The wheel has it; of distributions the package "
+        "hardsock-tune; of a checkout `make -C tuning install`"
+    )
 
 
 def check(

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import csv
+import fnmatch
 import hashlib
 import importlib.util
 import json
@@ -262,6 +263,7 @@ def test_what_has_gone_or_changed_is_told_apart_from_what_has_come() -> None:
         ("python f(a, *, b=1)", "python f(a, c=None, *, b=1)"),
         ("python f(a, b=(1, 2))", "python f(a, b=(1, 2), c='(', *, d={})"),
         ("python f()", "python f(*, a=<sentinel>)"),
+        ("python f(a='b,c')", "python f(a='b,c', d=1)"),
         ("python C(a)", "python C(a, *, b=1)"),
         ("python f(a, *args)", "python f(a, *args, b=None)"),
     ],
@@ -305,12 +307,96 @@ def test_the_release_stops_where_something_was_taken_away(
 ) -> None:
     interfaces = _tool("interfaces")
     monkeypatch.setattr(interfaces, "TABLE", tmp_path / "interfaces.txt")
+    monkeypatch.setattr(interfaces, "now", lambda: ["python hardsock.connect(address)"])
+    monkeypatch.setattr(
+        interfaces, "last_table", lambda: ("v0", interfaces.TABLE.read_text().splitlines())
+    )
     assert interfaces.main(["record"]) == 0
     assert interfaces.main(["diff"]) == 0
+    assert interfaces.main(["check"]) == 0
     with interfaces.TABLE.open("a") as table:
-        table.write("python hardsock.was_there(a)\n")
+        table.write("python hardsock.was_there_once(a)\n")
+    assert interfaces.main(["check"]) == 1
     assert interfaces.main(["diff"]) == 1
-    assert "- python hardsock.was_there(a)\n" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "- python hardsock.was_there_once(a)\n" in said
+    assert "hardsock.was_there_once has gone or changed, and the changelog does not say so" in said
+    monkeypatch.setattr(interfaces, "told_of", lambda _root: "`hs.was_there_once` is gone.")
+    assert interfaces.main(["diff"]) == 0
+
+
+def test_each_name_that_went_is_asked_for_in_the_changelog() -> None:
+    interfaces = _tool("interfaces")
+    gone = [
+        "python hardsock.Old is tuple",
+        "python hardsock.Old(a)",
+        "python hardsock.Old.a",
+        "python hardsock.Pool.acquire(self)",
+        "c call hs_err hs_conn_recv(struct hs_conn *c)",
+        "c struct hs_span 8 a@0+8",
+    ]
+    after = ["python hardsock.Pool is a class", "python hardsock.Pool.acquire(self, a)"]
+    wanted = ["hardsock.Old", "hardsock.Pool.acquire", "hs_conn_recv", "hs_span"]
+    assert interfaces.untold(gone, after, "### Changed\n- Something else.") == wanted
+    told = "`Old` and `hs_span` are gone; `Pool.acquire()` takes *a*."
+    assert interfaces.untold(gone, after, told) == ["hs_conn_recv"]
+
+
+def test_what_users_are_told_is_the_coming_section_and_the_fragments(tmp_path: Path) -> None:
+    interfaces = _tool("interfaces")
+    for folder in ("csrc/include", "changelog.d"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "csrc/include/hardsock.h").write_text('#define HS_VERSION "0.2.0"\n')
+    (tmp_path / "CHANGELOG.md").write_text(
+        "# Changelog\n\n## 0.2.0 (2027)\n\n### Added\n\n- new\n\n### Removed\n\n- gone\n\n"
+        "## 0.1.0 (2026)\n\n### Removed\n\n- earlier\n"
+    )
+    for kind in ("added", "changed", "deprecated"):
+        (tmp_path / f"changelog.d/7.{kind}.md").write_text(f"- is {kind}\n")
+    told = interfaces.told_of(tmp_path)
+    words = {word for word in ("new", "gone", "earlier", "is added") if word in told}
+    assert (words, "is changed" in told, "is deprecated" in told) == ({"gone"}, True, True)
+
+
+def test_what_is_compared_with_is_the_table_of_the_last_tag_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interfaces = _tool("interfaces")
+    monkeypatch.setattr(interfaces, "ROOT", tmp_path)
+    table = tmp_path / "packaging/interfaces.txt"
+    monkeypatch.setattr(interfaces, "TABLE", table)
+    table.parent.mkdir()
+
+    def git(*words: str) -> None:
+        who = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+        subprocess.run(["git", *who, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    git("init", "-q")
+    tables = {}
+    for version in ("v0.1.0", "v0.2.0"):
+        table.write_text(f"python hardsock.of_{version}\n")
+        git("add", ".")
+        git("commit", "-qm", version)
+        tables[version] = interfaces.last_table()
+        git("tag", version)
+    assert tables["v0.1.0"][0].endswith("there is no tag")
+    assert tables["v0.2.0"] == ("v0.1.0", ["python hardsock.of_v0.1.0"])
+    assert interfaces.last_table() == tables["v0.2.0"]  # At a tag: what was before it.
+    git("commit", "-q", "--allow-empty", "-m", "later")
+    assert interfaces.last_table() == ("v0.2.0", ["python hardsock.of_v0.2.0"])
+
+
+def test_the_table_has_every_public_module() -> None:
+    interfaces = _tool("interfaces")
+    listed = set(re.findall(r"^## `([\w.]+)`", (ROOT / "docs/api.md").read_text(), re.M))
+    assert set(interfaces.modules()) | {"hardsock.compat.socket"} >= listed
+    table = interfaces.TABLE.read_text()
+    silent = [
+        name
+        for name in listed - {"hardsock.compat.socket"}
+        if not re.search(rf"^python {re.escape(name)}\.[A-Za-z]", table, re.M)
+    ]
+    assert silent == []
 
 
 def test_the_table_of_the_last_release_has_both_languages() -> None:
@@ -325,3 +411,27 @@ def test_a_class_is_described_by_its_bases_parameters_and_members() -> None:
     assert lines[0] == "hardsock.Truncated is SocketError, EOFError"
     assert "hardsock.Truncated.bytes_done" in lines
     assert list(interfaces.describe("f", lambda a, /, b=1, *, c: None)) == ["f(a, /, b=1, *, c)"]
+
+
+def test_the_source_archive_has_what_builds_tests_and_explains() -> None:
+    """Distributions build from it, and run the suite: every folder of the repository is in it."""
+    lines = (ROOT / "MANIFEST.in").read_text().split("\n")
+    words = [word for line in lines for word in line.split()]
+    shown = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if shown.returncode != 0:
+        pytest.skip("not a checkout")
+    tops = {path.split("/")[0] for path in shown.stdout.split()}
+    by_setuptools = {"pyproject.toml", "setup.py", "README.md", "MANIFEST.in"}
+    of_the_repository = {"reports"}
+    missing = {
+        top
+        for top in tops - by_setuptools - of_the_repository
+        if not top.startswith(".") and not any(fnmatch.fnmatch(top, word) for word in words)
+    }
+    assert missing == set()
+
+
+def test_the_page_on_fragments_names_each_kind_that_is_taken() -> None:
+    said = (ROOT / "changelog.d/README.md").read_text()
+    kinds = re.findall(r"<((?:\w+\|)+\w+)>", said)[0].split("|")
+    assert kinds == [heading.lower() for heading in _tool("changelog").HEADINGS]

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import hardsock as hs
+import hardsock.aio
 from support.pki import CLIENT, make_authority
 from support.require import Unavailable, available
 
@@ -82,6 +84,35 @@ def test_links_lead_to_files(document: Path) -> None:
         if not target.startswith("http"):
             assert not target.startswith("reference/"), f"{target} is made for the site only"
             assert (document.parent / target).exists(), target
+
+
+def _anchors(page: Path) -> set[str]:
+    """What GitHub and the site make of a page's headings."""
+    text = re.sub(r"^\s*```.*?^\s*```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    found: dict[str, int] = {}
+    anchors = set()
+    for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE):
+        words = re.sub(r"\[([^\]]+)\]\([^)]*\)", r"\1", heading.strip().lower())
+        anchor = re.sub(r"[^\w\- ]", "", words).replace(" ", "-")
+        again = found.get(anchor, 0)
+        found[anchor] = again + 1
+        anchors.add(f"{anchor}-{again}" if again else anchor)
+    return anchors
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_to_headings(document: Path) -> None:
+    text = re.sub(r"^\s*```.*?^\s*```", "", document.read_text(), flags=re.DOTALL | re.MULTILINE)
+    lost = []
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", text):
+        page = document.parent / target if target else document
+        if (
+            not target.startswith("http")
+            and page.suffix == ".md"
+            and page.parent.name != "reference"
+        ):
+            lost += [] if anchor in _anchors(page) else [f"{target}#{anchor}"]
+    assert lost == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -232,3 +263,27 @@ def test_the_reference_has_a_page_for_the_names_of_the_api(tmp_path: Path) -> No
     assert manuals == {"man-hardsock.md", "man-hardsock-tune.md"}
     for name in manuals:
         assert "## Exit status" in (tmp_path / "pages" / name).read_text()
+
+
+def test_each_public_name_is_stable_or_provisional_and_never_both() -> None:
+    """The page that promises, and the page that marks: neither has a name that the other lacks."""
+    page = (ROOT / "docs/stability.md").read_text()
+    promised, _, rest = page.partition("**Stable**")[2].partition("**Provisional**")
+    listed = set(re.findall(r"`(\w+)`", promised)) - {"hardsock"}
+    errors = {
+        name
+        for name in hs.__all__
+        if isinstance(getattr(hs, name), type) and issubclass(getattr(hs, name), BaseException)
+    }
+    api = (ROOT / "docs/api.md").read_text()
+    marked: dict[str, set[str]] = {}
+    for section in api.split("\n## `")[1:]:
+        names = re.findall(r"^\| `(\w+)` \| .* \*Stable\.\* \|$", section, re.M)
+        marked[section.partition("`")[0]] = set(names)
+    assert listed <= set(hs.__all__)
+    assert marked.pop("hardsock") == listed | errors | {"__version__"}
+    assert marked.pop("hardsock.aio") == listed & set(hs.aio.__all__)
+    assert set().union(*marked.values()) == set()
+    examples = set(re.findall(r"`(\w+)`", rest.partition("**Internal**")[0])) - {"hardsock"}
+    assert "is every other public name" in rest
+    assert examples <= set(hs.__all__) - listed - errors

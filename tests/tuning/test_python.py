@@ -69,8 +69,24 @@ def test_missing_program_is_an_error_that_says_what_to_do(
     monkeypatch.delenv("HARDSOCK_TUNE")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr("sysconfig.get_path", lambda _name: str(tmp_path))
-    with pytest.raises(tuning.TuningError, match="not installed"):
+    monkeypatch.setattr(tuning, "_FOR_ADMINISTRATORS", f"{tmp_path / 'local'}:{tmp_path / 'sbin'}")
+    with pytest.raises(tuning.TuningError, match=r"not installed.*package hardsock-tune"):
         tuning.check()
+
+
+def test_program_of_a_distribution_is_found_though_sbin_is_not_on_the_path(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert tuning._FOR_ADMINISTRATORS.split(":") == ["/usr/local/sbin", "/usr/sbin"]
+    monkeypatch.delenv("HARDSOCK_TUNE")
+    monkeypatch.setattr("sysconfig.get_path", lambda _name: str(tmp_path / "scripts"))
+    monkeypatch.setattr(tuning, "_FOR_ADMINISTRATORS", f"{tmp_path / 'local'}:{tmp_path / 'sbin'}")
+    for place in ("sbin", "path"):  # what the user's PATH has comes first
+        monkeypatch.setenv("PATH", str(tmp_path / "path"))
+        program = tmp_path / place / "hardsock-tune"
+        program.parent.mkdir()
+        program.touch(mode=0o755)
+        assert tuning.find_program() == str(program)
 
 
 def test_profile_that_looks_like_an_option_is_a_name() -> None:

@@ -11,7 +11,7 @@ import re
 import shlex
 from pathlib import Path
 
-from support_tune import TOP, Root, answer, tune
+from support_tune import DRIFT, OK, TOP, Root, answer, tune
 from test_history import aged
 
 PAGE = TOP / "docs/tune.md"
@@ -138,3 +138,19 @@ def test_the_code_that_the_internals_name_is_there() -> None:
         path = TOP / "tuning/src" / file
         assert path.exists(), file
         assert re.search(rf"\b{name}\b", path.read_text()), f"{file} {name}"
+
+
+def test_what_other_pages_tell_to_type_is_taken(root: Root) -> None:
+    """README and guides: on one machine that looks as theirs, page by page."""
+    root.put("net/core/somaxconn", "128")
+    pages = [TOP / "README.md", *sorted((TOP / "docs/guides").glob("*.md"))]
+    typed = [
+        line
+        for page in pages
+        for block in re.findall(r"```(?:console|sh)\n(.*?)```", page.read_text(), re.DOTALL)
+        for line in re.findall(r"^(?:\$ )?(hardsock-tune\b.*)", block, re.MULTILINE)
+    ]
+    assert len(typed) >= 6
+    for line in typed:
+        done = root.tune(*shlex.split(line, comments=True)[1:])
+        assert done.returncode in (OK, DRIFT), (line, done.stderr)

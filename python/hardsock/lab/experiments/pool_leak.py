@@ -129,7 +129,7 @@ POOL_LEAK = Experiment(
     "between taking and giving back.",
     instead="`with pool.connection() as conn:` cannot forget. The ledger accounts for every connection: "
     "opened = idle + lent + dialing + closing + closed. What is out for too long is reported with "
-    "the line that took it (`pool.on_overdue`).",
+    "the line that took it (`leak_after=`, `on_leak=`).",
     measure=_measure,
     seconds=3,
 )
