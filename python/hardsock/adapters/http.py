@@ -11,8 +11,10 @@ connecting, a proxy's tunnel, TLS, redirects, and the body wherever it is read. 
 ``hardsock.DeadlineExceeded``, a ``TimeoutError``, is raised (urllib.request: as the reason of a
 ``URLError``, up to the answer's head), after a cancel ``hardsock.Cancelled``.
 
-TLS is hardsock's; ``context=`` must be made by ``hardsock.ssl_context()``. Of ``http.client`` it
-uses the attribute ``_create_connection``, which is not public and the same in CPython 3.10 to 3.14.
+TLS is hardsock's; ``context=`` must be made by ``hardsock.ssl_context()``.
+
+What is not public and used here, the same in CPython 3.10 to 3.14: ``HTTPConnection._create_connection``,
+``Transport._connection``, ``Transport._extra_headers``; without them the import is an ``ImportError``.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from hardsock._core import scope as _ambient
 from hardsock._dial_limits import DialLimits
 from hardsock._scope import timeout
 from hardsock.adapters._dial import Dials, checked_limits
+from hardsock.adapters._hooks import called, checked_version, overridable, present
 from hardsock.adapters._tls import context_or_default
 from hardsock.connecting.create_connection import create_connection
 
@@ -39,6 +42,14 @@ __all__ = [
     "opener",
     "server_proxy",
 ]
+
+checked_version("http.client")
+present(http.client.HTTPConnection("localhost"), "_create_connection", "connect")
+overridable(urllib.request.HTTPHandler, "http_open", 1)
+overridable(urllib.request.HTTPSHandler, "https_open", 1)
+overridable(xmlrpc.client.Transport, "make_connection", 1, "send_request")
+present(xmlrpc.client.Transport(), "_connection", "close")
+called(xmlrpc.client.Transport, "make_connection", "_extra_headers")
 
 
 class _Over(Dials):

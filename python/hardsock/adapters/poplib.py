@@ -8,8 +8,10 @@
 A scope covers everything in its block; ``timeout=`` is a total for each wait. At a deadline
 ``hardsock.DeadlineExceeded``, a ``TimeoutError``; after a cancel ``hardsock.Cancelled``. Where
 ``poplib`` without a context verifies no certificate, this verifies it by whom the system trusts;
-``context=`` must be made by ``hardsock.ssl_context()``. It uses ``POP3._create_socket``, which is
-not public and the same in CPython 3.10 to 3.14.
+``context=`` must be made by ``hardsock.ssl_context()``.
+
+It uses ``POP3._create_socket``, which is not public and the same in CPython 3.10 to 3.14; without it
+the import is an ``ImportError``.
 """
 
 from __future__ import annotations
@@ -18,9 +20,14 @@ import poplib
 from typing import Any
 
 from hardsock.adapters._dial import Dials
+from hardsock.adapters._hooks import checked_version, overridable
 from hardsock.adapters._tls import context_or_default
 
 __all__ = ["POP3", "POP3_SSL"]
+
+checked_version("poplib")
+overridable(poplib.POP3, "_create_socket", 1, "__init__")
+overridable(poplib.POP3_SSL, "_create_socket", 1)
 
 
 class POP3(Dials, poplib.POP3):

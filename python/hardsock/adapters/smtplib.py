@@ -10,8 +10,10 @@ A scope covers everything in its block; ``timeout=`` is a total for each wait. W
 of an error is as ever: most become ``SMTPServerDisconnected``, with ``hardsock.DeadlineExceeded`` as
 their context. ``hardsock.Cancelled`` passes through. Where ``smtplib`` without a context verifies no
 certificate, this verifies it by whom the system trusts; ``context=`` must be made by
-``hardsock.ssl_context()``. It uses ``SMTP._get_socket``, which is not public and the same in CPython
-3.10 to 3.14.
+``hardsock.ssl_context()``.
+
+It uses ``SMTP._get_socket``, which is not public and the same in CPython 3.10 to 3.14; without it the
+import is an ``ImportError``.
 """
 
 from __future__ import annotations
@@ -20,9 +22,14 @@ import smtplib
 from typing import Any
 
 from hardsock.adapters._dial import Dials, abandon
+from hardsock.adapters._hooks import checked_version, overridable
 from hardsock.adapters._tls import context_or_default
 
 __all__ = ["LMTP", "SMTP", "SMTP_SSL"]
+
+checked_version("smtplib")
+overridable(smtplib.SMTP, "_get_socket", 3, "connect")
+overridable(smtplib.SMTP_SSL, "_get_socket", 3)
 
 
 class _Over(Dials):
