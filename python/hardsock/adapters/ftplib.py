@@ -29,6 +29,7 @@ from hardsock._dial_limits import DialLimits
 from hardsock.adapters._dial import Dials, abandon, checked_limits
 from hardsock.adapters._hooks import called, checked_version, overridable
 from hardsock.adapters._tls import context_or_default
+from hardsock.adapters._whole import whole
 
 __all__ = ["FTP", "FTP_TLS"]
 
@@ -36,6 +37,7 @@ checked_version("ftplib")
 overridable(ftplib.FTP, "connect", 4, "__init__")
 overridable(ftplib.FTP, "ntransfercmd", 2, "transfercmd")
 overridable(ftplib.FTP_TLS, "ntransfercmd", 2)
+overridable(ftplib.FTP, "getline", 0, "getmultiline")
 called(ftplib.FTP_TLS, "prot_p", "_prot_p")
 
 
@@ -79,6 +81,11 @@ class FTP(Dials, ftplib.FTP):
             abandon(self)
             raise
         return self.welcome
+
+    def getline(self) -> str:
+        """As ftplib has it; a line that breaks off is none."""
+        self.file: Any = whole(self.file)  # It is another one after AUTH.
+        return super().getline()
 
     def ntransfercmd(self, cmd: str, rest: Any = None) -> Any:
         """As ftplib has it, in passive mode. ValueError: active mode was asked for."""

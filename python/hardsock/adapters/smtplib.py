@@ -24,6 +24,7 @@ from typing import Any
 from hardsock.adapters._dial import Dials, abandon
 from hardsock.adapters._hooks import checked_version, overridable
 from hardsock.adapters._tls import context_or_default
+from hardsock.adapters._whole import whole
 
 __all__ = ["LMTP", "SMTP", "SMTP_SSL"]
 
@@ -34,6 +35,14 @@ overridable(smtplib.SMTP_SSL, "_get_socket", 3)
 
 class _Over(Dials):
     source_address: Any
+    file: Any
+    sock: Any
+
+    def getreply(self) -> Any:
+        """As smtplib has it; a reply that breaks off is none."""
+        if self.sock is not None:
+            self.file = whole(self.sock.makefile("rb") if self.file is None else self.file)
+        return super().getreply()  # type: ignore[misc]
 
     def _get_socket(self, host: str, port: int, timeout: Any) -> Any:
         if timeout is not None and not timeout:
