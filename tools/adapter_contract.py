@@ -25,6 +25,8 @@ PAGE = common.ROOT / "docs/adapters.md"
 BEGIN, END = "<!-- contract: begin -->", "<!-- contract: end -->"
 WAITS = ("dead DNS", "black hole", "TLS stall", "silent", "drip", "queue", "pause")
 ENDINGS = ("reset", "truncated", "early answer", "redirect", "streamed body", "reuse after cancel")
+BREAKS = ENDINGS[:2]
+"""What every client must tell from an answer; the other ones are of HTTP and of pools."""
 ALL_ENDS, HOW = "dcs", {"deadline": "d", "own": "d", "cancel": "c", "scope": "s"}
 
 
@@ -193,6 +195,32 @@ RULES = (
             ("a_dead_name_server_ends_for_aiomysql", "dead DNS", _BOTH),
         )
     ),
+    *(
+        Rule("asyncpg", "what_asyncpg_waits_for_ends", what, f"{what}-.*", "asyncpg")
+        for what in ("silent", "drip", "queue")
+    ),
+    *(
+        Rule("asyncpg", function, what, ".*", "asyncpg", "", transports)
+        for function, what, transports in (
+            ("a_stalled_handshake_of_asyncpg", "TLS stall", ("TLS",)),
+            ("asyncpg_connects_into_a_black_hole", "black hole", _BOTH),
+            ("a_dead_name_server_ends_for_asyncpg", "dead DNS", _BOTH),
+        )
+    ),
+    *(
+        Rule(module, f"{function}_that_breaks_off", what, parameters, adapter, "", transports)
+        for what in ("reset", "truncated")
+        for module, function, parameters, adapter, transports in (
+            ("databases", "an_answer", f"{what}-False", "PyMySQL", ("plain",)),
+            ("databases", "an_answer", f"{what}-True", "PyMySQL", ("TLS",)),
+            ("mariadb", "an_answer_to_aiomysql", f"{what}-.*", "aiomysql", ()),
+            ("psycopg", "an_answer", f"{what}-.*", "psycopg", ()),
+            ("asyncpg", "an_answer_to_asyncpg", f"{what}-.*", "asyncpg", ()),
+            ("messaging", "a_greeting_of_a_broker", f"{what}-.*", "kombu", ()),
+            ("messaging", "an_answer_to_paho", f"{what}-.*", "paho-mqtt", ()),
+            ("stdlib", "an_answer", f".*{what}-(?P<who>.*)", "", ()),
+        )
+    ),
     # Brokers.
     Rule("messaging", "a_connect_into_a_black_hole_ends", "black hole", ".*", "kombu", "", _BOTH),
     Rule("messaging", "a_dead_name_server_ends", "dead DNS", "kombu-.*", "kombu", "", _BOTH),
@@ -267,6 +295,7 @@ LACKS = {
     "urllib.request": ("queue", "pause", "reuse after cancel"),
     "PyMySQL": ("queue", "pause"),
     "aiomysql": ("pause",),
+    "asyncpg": ("pause",),
     "psycopg": ("queue", "pause"),
     "aiohttp": ("pause",),
     "aiohttp over hardsock's TLS": ("pause",),
@@ -392,6 +421,10 @@ def main() -> int:
                 ):
                     if said != ALL_ENDS:
                         print(f"{adapter}: {what}: {said or 'nothing'}")
+            for what in BREAKS:
+                said = cell(adapter, what, made)
+                if not said or "/" in said:
+                    print(f"{adapter}: {what}: {said or 'nothing'}")
     else:
         print(table(names))
     return 0

@@ -67,7 +67,7 @@ GROUPS = (
     Group("celery", ("celery",), ("test_celery.py",), oldest=("setuptools<80",)),
     # By the event loop, and by a listener's socket.
     Group("aiohttp", ("aiohttp",), ("test_aiohttp.py", "test_aiohttp_web.py")),
-    Group("asyncpg", ("asyncpg",), ("test_asyncpg.py",)),
+    Group("asyncpg", ("asyncpg",), ("test_asyncpg.py", "test_asyncpg_waits.py")),
     Group("mysql", ("aiomysql", "asyncmy"), ("test_mariadb.py",), ("PyMySQL",)),
     Group(
         *("asgi", ("uvicorn", "hypercorn"), ("test_asgi_servers.py",)), ("httptools", "httpx>=0.28")

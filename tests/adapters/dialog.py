@@ -2,9 +2,10 @@
 
     with Dialog([("say", b"220 ready"), ("hear", b"EHLO"), ...], tls=context) as server: ...
 
-Steps: ("say", line), ("hear", beginning of a line), ("any",), ("echo", line with TAG in it), ("begin_tls",), ("stall",), ("drip", bytes, seconds);
+Steps: ("say", line), ("hear", beginning of a line), ("any",), ("echo", line with TAG in it), ("begin_tls",), ("stall",), ("drip", bytes, seconds),
+("part", bytes), ("reset",), ("cut",): an end, of TLS too, with no word;
 ("data", bytes, tls): listen, say where as FTP's 227 does, hear a command, say 150, send, say 226;
-("take", tls): the same for what the client sends, kept in ``taken``.
+("data_only", bytes, tls): the same without 226; ("take", tls): the same for what the client sends, kept in ``taken``.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+import struct
 import threading
 from types import TracebackType
 from typing import Any
@@ -101,11 +103,27 @@ class Dialog:
     def _stall(self) -> None:
         self._stop.wait(60)
 
+    def _part(self, data: bytes) -> None:
+        self._sock.sendall(data)
+
+    def _reset(self) -> None:
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._sock.close()
+
+    def _cut(self) -> None:
+        self._sock.close()
+
     def _drip(self, data: bytes, seconds: float) -> None:
         for value in data:
             self._sock.sendall(bytes([value]))
             if self._stop.wait(seconds):
                 return
+
+    def _data_only(self, data: bytes, tls: bool) -> None:
+        with self._accepted(tls) as conn:
+            conn.sendall(data)
+            if tls:
+                conn.unwrap()
 
     def _data(self, data: bytes, tls: bool, drip: float = 0.0) -> None:
         with self._accepted(tls) as conn:

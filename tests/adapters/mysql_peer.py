@@ -27,7 +27,10 @@ GREETING_PACKET = struct.pack("<I", len(_GREETING)) + _GREETING
 
 
 class MySQLPeer:
-    """As much of a MySQL server as a client needs to log in; says OK to all but ``stall``, ``drip``."""
+    """As much of a MySQL server as a client needs to log in; says OK to all but ``stall``, ``drip``.
+
+    To ``truncated`` and ``reset`` it says the beginning of an OK, and goes, in order or with a reset.
+    """
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self._tls = tls
@@ -75,6 +78,12 @@ class MySQLPeer:
                 self._sock.sendall(bytes([value]))
                 if self._stop.wait(0.01):
                     break
+        elif packet[1:] in (b"truncated", b"reset"):
+            self._sock.sendall((struct.pack("<I", len(_OK) | 1 << 24) + _OK)[:-3])
+            if packet[1:] == b"reset":
+                linger = struct.pack("ii", 1, 0)
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            return False
         elif packet[:1] == b"\x01":
             return False
         else:

@@ -79,6 +79,19 @@ def test_a_statement_ends(tls: bool, fault: str, end: str, ids: Identities) -> N
             nothing_open()
 
 
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("fault", ["reset", "truncated"])
+def test_an_answer_that_breaks_off_is_an_error(tls: bool, fault: str, ids: Identities) -> None:
+    with MySQLPeer(server_context(ids)) as peer, hs.timeout(60):
+        with _mysql(peer.port, ids if tls else None) as conn:
+            with pytest.raises(pymysql.err.OperationalError) as broken:
+                conn.query(fault)
+            assert not any(isinstance(one, hs.DeadlineExceeded) for one in causes(broken.value))
+            del broken
+            assert not conn.open
+            nothing_open()
+
+
 @pytest.mark.parametrize("end", ["scope", "cancel"])
 def test_connecting_ends(end: str) -> None:
     def connect(port: int) -> None:

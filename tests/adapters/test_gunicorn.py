@@ -10,6 +10,7 @@ import socket
 import ssl
 import struct
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +26,7 @@ TESTS = Path(__file__).resolve().parents[1]
 
 
 @contextlib.contextmanager
-def gunicorn(*options: str) -> Iterator[Server]:
+def gunicorn(*options: str, application: str = "application") -> Iterator[Server]:
     """gunicorn with `wsgi_app`; the end of the block is SIGTERM."""
     need_module("gunicorn")
     port = free_port()
@@ -33,7 +34,7 @@ def gunicorn(*options: str) -> Iterator[Server]:
         argv = [sys.executable, "-m", "gunicorn", "-k", "hardsock.adapters.gunicorn.Worker"]
         argv += ["--bind", f"127.0.0.1:{port}", "--chdir", str(TESTS), "--log-level", "debug"]
         argv += ["--no-control-socket"] if _has_control_socket() else []
-        argv += [*options, "adapters.wsgi_app:application"]
+        argv += [*options, f"adapters.wsgi_app:{application}"]
         with running("gunicorn", argv, port, directory) as server:
             yield server
 
@@ -218,6 +219,54 @@ def test_an_unread_body_that_cannot_be_discarded_ends_the_connection(
         got = read_all(sock)
     assert got.startswith(b"HTTP/1.1 200 OK")
     assert got.count(b"HTTP/1.1") == 1
+
+
+@pytest.fixture(scope="module")
+def single() -> Iterator[Server]:
+    """One that serves one request at a time, under the deadlines that these come with."""
+    with gunicorn("--threads", "1", "--keep-alive", "600", application="timed") as server:
+        yield server
+
+
+def pass_time(seconds: float) -> None:
+    """Let so much time pass that a limit is over, or two times differ."""
+    due = time.monotonic() + seconds
+    assert poll_until(lambda: time.monotonic() > due, _TIMEOUT)
+
+
+def test_the_wait_for_a_thread_counts_in_the_deadline_of_a_request(single: Server) -> None:
+    head = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n"
+    asking = b"GET /pid HTTP/1.0\r\nX-Request-Timeout-Ms: "
+    with contextlib.ExitStack() as opened:
+        slow = opened.enter_context(raw(single, head))
+        assert b" 100 " in slow.recv(4096)  # It has the only thread.
+        late = opened.enter_context(raw(single, asking + b"500\r\n\r\n"))
+        patient = opened.enter_context(raw(single, asking + b"60000\r\n\r\n"))
+        pass_time(1.0)
+        slow.sendall(b"x")
+        assert b" 200 OK" in slow.recv(4096)
+        assert b" 504 Gateway Timeout" in read_all(late)
+        assert b" 200 OK" in read_all(patient)
+
+
+def test_each_request_of_a_connection_is_stamped_when_it_arrived(single: Server) -> None:
+    conn = http.client.HTTPConnection(*single.address, timeout=_TIMEOUT)
+    with contextlib.closing(conn):
+        for _ in range(2):
+            sent = time.monotonic()
+            conn.request("GET", "/arrived")
+            came = float(conn.getresponse().read())
+            assert sent - 0.1 <= came <= time.monotonic()
+            pass_time(0.3)
+
+
+def test_a_request_has_arrived_when_its_first_bytes_have(single: Server) -> None:
+    with raw(single, b"GET /arrived HTTP/1.0\r\nX-") as sock:
+        assert ask(single, "/pid")[0] == 200  # Behind it, so these were looked at.
+        looked = time.monotonic()
+        pass_time(0.3)
+        sock.sendall(b"A: b\r\n\r\n")
+        assert float(read_all(sock).partition(b"\r\n\r\n")[2]) <= looked
 
 
 def test_what_is_no_request_is_answered(server: Server) -> None:

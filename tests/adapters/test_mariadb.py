@@ -242,6 +242,26 @@ def test_what_aiomysql_waits_for_ends(wait: str, transport: str, end: str, ids: 
 
 
 @pytest.mark.usefixtures("event_loops")
+@pytest.mark.parametrize("transport", ["plain", "tls"])
+@pytest.mark.parametrize("fault", ["reset", "truncated"])
+def test_an_answer_to_aiomysql_that_breaks_off_is_an_error(
+    fault: str, transport: str, ids: Identities
+) -> None:
+    async def main(port: int) -> None:
+        context = hs.ssl_context(ca=ids.ca) if transport == "tls" else None
+        where: dict[str, Any] = {"host": "127.0.0.1", "port": port, "user": "u", "password": "p"}
+        with hs.timeout(LATE):
+            conn = await aiomysql.connect(**where, ssl=context)
+            with pytest.raises(pymysql.err.OperationalError):
+                await conn.query(fault)
+            conn.close()
+
+    with MySQLPeer(server_context(ids)) as peer:
+        hsloop.run(main(peer.port))
+        nothing_open()
+
+
+@pytest.mark.usefixtures("event_loops")
 @pytest.mark.parametrize("end", ["scope", "cancel"])
 def test_aiomysql_connects_into_a_black_hole_and_ends(end: str) -> None:
     with BlackHole() as hole:

@@ -100,6 +100,26 @@ def test_a_broker_that_has_heard_the_greeting_ends(
         nothing_open()
 
 
+@pytest.mark.parametrize("transport", ["plain", "tls"])
+@pytest.mark.parametrize("fault", ["reset", "truncated"])
+def test_a_greeting_of_a_broker_that_breaks_off_is_an_error(
+    fault: str, transport: str, ids: Identities
+) -> None:
+    half = ("send", b"\x01\x00\x00\x00\x00\x13\x88" + b"x" * 100)  # of 5,000 octets
+    script = [("recv", 8), half, ("rst",) if fault == "reset" else ("close",)]
+    context = server_context(ids) if transport == "tls" else None
+    with PeerScript(script, tls=context, connections=9, check=False) as peer:
+        told = {"ca_certs": str(ids.ca), "cert_reqs": ssl.CERT_REQUIRED}
+        broker = _broker(peer.address, ssl=told if context else False)
+        with hs.timeout(_TIMEOUT), pytest.raises(kombu.exceptions.OperationalError) as broken:
+            broker.ensure_connection(max_retries=1, errback=None, interval_start=0)
+        found = causes(broken.value)
+        assert not any(isinstance(one, hs.DeadlineExceeded) for one in found)
+        del broken, found
+        broker.release()
+        nothing_open()
+
+
 def test_giving_up_does_not_wait_for_the_brokers_end_of_tls(ids: Identities) -> None:
     with PeerScript([("recv", 8), ("stall",)], check=False, tls=server_context(ids)) as peer:
         transport = AMQPConnection().Transport(
@@ -339,6 +359,32 @@ def test_connecting_to_a_broker_ends(where: str, end: str, ids: Identities) -> N
             address = opened.enter_context(PeerScript([("stall",)], check=False)).address
             client.tls_set(ca_certs=str(ids.ca))
         _connecting_ends(end, client, address)
+        nothing_open()
+
+
+@pytest.mark.parametrize("transport", ["plain", "tls"])
+@pytest.mark.parametrize("fault", ["reset", "truncated"])
+def test_an_answer_to_paho_that_breaks_off_is_an_error(
+    fault: str, transport: str, ids: Identities
+) -> None:
+    """Half a CONNACK, after which it is not connected, and is told so."""
+    half = ("send", b"\x20\x02\x00")
+    script = [("recv", 1), half, ("rst",) if fault == "reset" else ("close",)]
+    context = server_context(ids) if transport == "tls" else None
+    connected: list[Any] = []
+    lost: list[Any] = []
+    with PeerScript(script, tls=context) as peer, hs.timeout(_TIMEOUT):
+        client = _mqtt()
+        client.on_connect = lambda *given: connected.append(given)
+        client.on_disconnect = lambda *given: lost.append(given)
+        if context is not None:
+            client.tls_set(ca_certs=str(ids.ca))
+        client.connect(*peer.address)
+        while (said := client.loop(1.0)) == mqtt.MQTT_ERR_SUCCESS:
+            hs.sleep(0)  # ends with the scope
+        assert said in (mqtt.MQTT_ERR_CONN_LOST, mqtt.MQTT_ERR_CONN_REFUSED)
+        assert (len(connected), len(lost)) == (0, 1)
+        assert not client.is_connected()
         nothing_open()
 
 

@@ -23,7 +23,8 @@ import psycopg_pool
 import hardsock as hs
 import hardsock.adapters.psycopg
 import hardsock.adapters.psycopg as over
-from adapters.http_contract import QUEUE_WAITS, SHORT, causes
+from adapters.http_contract import QUEUE_WAITS, SHORT, causes, nothing_open, server_context
+from adapters.postgres_peer import PostgresPeer
 from hardsock.lab.blackhole import BlackHole
 from hardsock.lab.namespaces import Namespace
 from hardsock.lab.peers import PeerScript
@@ -32,6 +33,7 @@ from hardsock.lab.threads import Call, wait_until_blocked
 from pool.relay import Relay
 from support.require import require
 from support.servers import postgres
+from support.tls import Identities
 
 SLOW = "select pg_sleep(600)"
 _PATIENT = 60.0
@@ -148,6 +150,22 @@ def test_a_server_that_says_nothing_ends(end: str) -> None:
             lambda: hardsock.adapters.psycopg.connect(_info(peer.address)),
             psycopg.errors.ConnectionTimeout,
         )
+
+
+@pytest.mark.parametrize("transport", ["plain", "tls"])
+@pytest.mark.parametrize("fault", ["reset", "truncated"])
+def test_an_answer_that_breaks_off_is_an_error(fault: str, transport: str, ids: Identities) -> None:
+    tls = transport == "tls"
+    with PostgresPeer(server_context(ids)) as peer, hs.timeout(_PATIENT):
+        info = _info(("127.0.0.1", peer.port)) + " gssencmode=disable"
+        info += f" sslmode={'require' if tls else 'disable'}"
+        with contextlib.closing(hardsock.adapters.psycopg.connect(info, autocommit=True)) as conn:
+            assert peer.secured == tls
+            with pytest.raises(psycopg.OperationalError) as broken:
+                conn.execute(fault)
+            assert not any(isinstance(one, hs.DeadlineExceeded) for one in causes(broken.value))
+            assert conn.broken
+    nothing_open()
 
 
 def _dead_dns(end: str) -> bool:

@@ -7,6 +7,7 @@ import http.client
 import socket
 import socketserver
 import threading
+import time
 import wsgiref.simple_server
 import xmlrpc.client
 import xmlrpc.server
@@ -177,6 +178,73 @@ def test_wsgiref_and_xmlrpc() -> None:
     with serving(rpc):
         with xmlrpc.client.ServerProxy("http://{}:{}".format(*rpc.server_address)) as proxy:
             assert proxy.pow(2, 5) == 32
+
+
+class _Wsgi(Mixin, wsgiref.simple_server.WSGIServer):
+    workers = 1
+
+
+class _Quiet(wsgiref.simple_server.WSGIRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def test_the_wait_for_a_thread_counts_in_the_deadline_of_a_request() -> None:
+    gate, entered = threading.Event(), threading.Event()
+
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        if environ["PATH_INFO"] == "/wait":
+            entered.set()
+            assert gate.wait(_TIMEOUT)
+        start_response("200 OK", [("Content-Length", "5")])
+        return [b"hello"]
+
+    made = _Wsgi(("127.0.0.1", 0), _Quiet)
+    made.set_app(hs.deadline.wsgi(application))
+    asking = b"GET / HTTP/1.0\r\nX-Request-Timeout-Ms: "
+    with serving(made), Call(get, made, "/wait") as slow, contextlib.ExitStack() as opened:
+        assert entered.wait(_TIMEOUT)
+        asked = []
+        for limit in (b"500", b"60000"):
+            sock = opened.enter_context(socket.create_connection(made.server_address, _TIMEOUT))
+            sock.sendall(asking + limit + b"\r\n\r\n")
+            asked.append(sock)
+        due = time.monotonic() + 1.0
+        assert poll_until(lambda: time.monotonic() > due, _TIMEOUT)
+        gate.set()
+        assert slow.result(_TIMEOUT) == b"hello"
+        late, patient = (sock.makefile("rb").readline() for sock in asked)
+    assert late == b"HTTP/1.0 504 Gateway Timeout\r\n"
+    assert patient == b"HTTP/1.0 200 OK\r\n"
+
+
+def test_a_handler_asks_when_its_request_arrived(tmp_path: Path) -> None:
+    came: list[float] = []
+
+    class Echo(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            self.wfile.write(self.rfile.readline())
+            came.append(self.server.arrived())  # type: ignore[attr-defined]
+
+    class Inet(Mixin, socketserver.TCPServer):
+        pass
+
+    class Unix(Mixin, socketserver.UnixStreamServer):
+        pass
+
+    servers: list[tuple[Any, Any]] = [(Inet(("127.0.0.1", 0), Echo), None)]
+    servers.append((Unix(str(tmp_path / "s"), Echo), f"unix:{tmp_path / 's'}"))
+    for server, address in servers:
+        before = time.monotonic()
+        with (
+            serving(server),
+            hs.connect(address or server.server_address, timeout=_TIMEOUT) as conn,
+        ):
+            conn.sendall(b"hello\n", timeout=_TIMEOUT)
+            assert conn.recv_line(timeout=_TIMEOUT) == b"hello"
+        assert before - 0.1 <= came.pop() <= time.monotonic()
+        with pytest.raises(LookupError):
+            server.arrived()
 
 
 def test_a_unix_socket(tmp_path: Path) -> None:

@@ -276,6 +276,65 @@ def test_a_server_that_falls_silent_or_drips_ends(
                     call.result(20)
 
 
+_HALF = {"smtp": b"250", "pop": b"+OK", "imap": b"* 5 EXI", "ftp": b"230 i"}
+"""Of each protocol: the beginning of an answer, which would be taken for one."""
+
+
+def _half_an_answer(protocol: str) -> list[Any]:
+    """What the server says until the middle of an answer; the client acts as in ``_SILENT``."""
+    return [*_SILENT[protocol][0], ("part", _HALF[protocol])]
+
+
+@pytest.mark.parametrize("protocol", _SILENT)
+@pytest.mark.parametrize("fault", ["reset", "truncated"])
+@pytest.mark.parametrize("transport", ["plain", "tls"])
+def test_an_answer_that_breaks_off_is_an_error(
+    protocol: str, fault: str, transport: str, ids: Identities
+) -> None:
+    _, connected, act = _SILENT[protocol]
+    context = None if transport == "plain" else hs.ssl_context(ca=ids.ca)
+    steps = _half_an_answer(protocol)
+    steps = steps if context is None else _with_tls(protocol, steps)
+    last = ("reset",) if fault == "reset" else ("cut",)
+    with (
+        Dialog([*steps, last], server_context(ids)) as server,
+        hs.timeout(60),
+        connected(server.port, context) as client,
+    ):
+        with pytest.raises(Exception) as broken:
+            act(client)
+        assert not any(isinstance(one, hs.DeadlineExceeded) for one in causes(broken.value))
+        assert any(isinstance(one, OSError) for one in causes(broken.value)) or protocol == "imap"
+        del broken
+    nothing_open()
+
+
+@pytest.mark.parametrize("fault", ["reset", "truncated"])
+@pytest.mark.parametrize("transport", ["plain", "tls"])
+def test_a_transfer_that_breaks_off_is_an_error(
+    fault: str, transport: str, ids: Identities
+) -> None:
+    """Its data end as if they were whole; that no reply says so is the error."""
+    tls = transport == "tls"
+    secure = [("hear", b"AUTH TLS"), ("say", b"234 go"), ("begin_tls",)] if tls else []
+    login = [("hear", b"USER"), ("say", b"230 in")]
+    prot = [("hear", b"PBSZ 0"), ("say", b"200 ok"), ("hear", b"PROT P"), ("say", b"200 ok")]
+    steps = [("say", b"220"), *secure, *login, *(prot if tls else [])]
+    steps += [("hear", b"TYPE I"), ("say", b"200"), ("hear", b"PASV")]
+    steps += [("data_only", b"half", tls), ("reset",) if fault == "reset" else ("cut",)]
+    got: list[bytes] = []
+    with Dialog(steps, server_context(ids)) as server, hs.timeout(60):
+        with _ftp(server.port, hs.ssl_context(ca=ids.ca) if tls else None) as ftp:
+            ftp.login()
+            if tls:
+                ftp.prot_p()
+            with pytest.raises((OSError, EOFError)) as broken:
+                ftp.retrbinary("RETR x", got.append)
+            assert not isinstance(broken.value, TimeoutError)
+            del broken
+    nothing_open()
+
+
 _CONNECT: dict[str, Callable[[str, int], Any]] = {
     "smtp": lambda host, port: smtplib.SMTP(host, port, local_hostname="here"),
     "pop": poplib.POP3,

@@ -27,6 +27,7 @@ def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]
     /raise          an OSError, before the answer
     /broken         an exception in the middle of the answer
     /file           a file, by wsgi.file_wrapper
+    /arrived        when the request arrived
     """
     act = globals()["_" + environ["PATH_INFO"][1:]]
     body: Iterable[bytes] = act(environ)
@@ -94,3 +95,10 @@ def _broken(environ: dict[str, Any]) -> Iterable[bytes]:
 def _file(environ: dict[str, Any]) -> Any:
     with open(__file__, "rb") as own:
         return environ["wsgi.file_wrapper"](io.BytesIO(own.read()))
+
+
+def _arrived(environ: dict[str, Any]) -> bytes:
+    return repr(environ["hardsock.arrived"]).encode()
+
+
+timed = hs.deadline.wsgi(application)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 
+from hardsock.adapters import _hooks
 from hardsock.adapters._versions import tested
 
 __all__ = ["ADAPTERS", "REFUSED", "Adapter", "Refused", "report"]
@@ -219,7 +220,10 @@ def _rows() -> list[dict[str, object]]:
     for one in ADAPTERS:
         found = _STDLIB if one.oldest == _STDLIB else _installed(one.library)
         if found is not None:
-            known = one.oldest in ("", _STDLIB) or tested(found, one.oldest, one.newest)
+            if one.oldest == _STDLIB:
+                known = _hooks.known()
+            else:
+                known = not one.oldest or tested(found, one.oldest, one.newest)
             rows.append({**asdict(one), "installed": found, "tested": known})
     return rows
 
@@ -243,7 +247,10 @@ def _lines(refused: list[Refused]) -> Iterator[str]:
         if row["lost"]:
             yield f"  lost    {row['lost']}"
         if not row["tested"]:
-            yield f"  beware  tested with {row['oldest']} to {row['newest']} only"
+            oldest, newest = row["oldest"], row["newest"]
+            if oldest == _STDLIB:
+                oldest, newest = f"{_STDLIB} {_hooks.OLDEST}", _hooks.NEWEST
+            yield f"  beware  tested with {oldest} to {newest} only"
     for one in refused:
         yield f"{one.library} {_installed(one.library)}"
         yield f"  cannot  {one.reason}"

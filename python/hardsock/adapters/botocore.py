@@ -31,6 +31,7 @@ from __future__ import annotations
 import copy
 import functools
 import ssl
+from collections.abc import Iterable
 from importlib.metadata import version
 from typing import Any
 
@@ -47,12 +48,14 @@ from botocore.exceptions import (
     WaiterError,
 )
 
+from hardsock._core import Breaker
 from hardsock._dial_limits import DialLimits
 from hardsock._errors import DeadlineExceeded
 from hardsock._scope import current, sleep, timeout
 from hardsock.adapters import urllib3 as over_urllib3
-from hardsock.adapters._causes import caused_by, handled, raise_if_cancelled
+from hardsock.adapters._causes import breaker_open_in, caused_by, handled, raise_if_cancelled
 from hardsock.adapters._dial import checked_limits
+from hardsock.adapters._outcomes import Outcomes, outcomes
 from hardsock.adapters._versions import check
 from hardsock.tls.ssl_context import SSLContext
 
@@ -141,11 +144,18 @@ class _Session(botocore.httpsession.URLLib3Session):
             raise
 
 
-def _over_session(session: Any, limits: DialLimits | None) -> None:
+def _pool_class(kind: type, limits: DialLimits | None, learns: Outcomes | None) -> type:
+    if learns is None:
+        return type(kind.__name__, (kind,), {"dial_limits": limits})
+    bases = (over_urllib3.Learning, kind)
+    return type(kind.__name__, bases, {"dial_limits": limits, "outcomes": learns})
+
+
+def _over_session(session: Any, limits: DialLimits | None, learns: Outcomes | None) -> None:
     session.close()
     session.__class__ = _Session
     session._pool_classes_by_scheme = {
-        scheme: type(kind.__name__, (kind,), {"dial_limits": limits})
+        scheme: _pool_class(kind, limits, learns)
         for scheme, kind in (("http", _Pool), ("https", _SecurePool))
     }
     session._proxy_managers = {}
@@ -161,6 +171,7 @@ class _Endpoint(botocore.endpoint.Endpoint):
 
     total: float | None
     dial_limits: DialLimits | None
+    outcomes: Outcomes | None
 
     def _send_request(self, request_dict: Any, operation_model: Any) -> Any:
         with timeout(self.total, name="total of the call"):
@@ -183,6 +194,8 @@ class _Endpoint(botocore.endpoint.Endpoint):
         token = current()
         if caught_exception is not None and token is not None and token.wait(0):
             return False  # It is told as it is; an answer that wants another try ends in the pause.
+        if caught_exception is not None and breaker_open_in(caught_exception, handled()):
+            return False
         service = operation_model.service_model.service_id.hyphenize()
         answers = self._event_emitter.emit(
             f"needs-retry.{service}.{operation_model.name}",
@@ -251,20 +264,32 @@ def _get_waiter(client: Any, waiter_name: str) -> Any:
     return made
 
 
-def over(client: Any, total: float | None = None, *, dial_limits: DialLimits | None = None) -> Any:
+def over(
+    client: Any,
+    total: float | None = None,
+    *,
+    dial_limits: DialLimits | None = None,
+    breaker: Breaker | None = None,
+    breaker_statuses: Iterable[int] = (),
+) -> Any:
     """Put a client of botocore or boto3, or a resource of boto3, over hardsock, and return it.
 
-    Connections that it had are closed. It may be called again, to change *total* and *dial_limits*.
+    Connections that it had are closed. It may be called again, to change what it was given.
 
     Args:
         client: As ``create_client``, ``boto3.client`` or ``boto3.resource`` made it.
         total: Seconds for each call as a whole; ``None``: the ambient scope alone decides.
         dial_limits: For connections in the making: as ``hardsock.connect(limits=)``.
+        breaker: Learns from each try. While a node is ejected a call fails at once with a
+            ``HTTPClientError``, of which ``hardsock.BreakerOpen`` is the cause, and is not tried again.
+        breaker_statuses: Statuses that are failures of the node as well, such as 502, 503 and 504.
 
     Raises:
+        ValueError: *breaker_statuses* are none, or without *breaker*.
         TypeError: It is no such client, or one with an HTTP session of somebody's own.
     """
     checked_limits(dial_limits)
+    learns = outcomes(breaker, breaker_statuses)
     whose = getattr(getattr(client, "meta", None), "client", client)
     endpoint: Any = getattr(whose, "_endpoint", None)
     if type(endpoint) is botocore.endpoint.Endpoint:
@@ -273,16 +298,16 @@ def over(client: Any, total: float | None = None, *, dial_limits: DialLimits | N
             raise TypeError(
                 f"client must have botocore's own HTTP session, got {type(session).__name__}"
             )
-        _over_session(session, dial_limits)
+        _over_session(session, dial_limits, learns)
         endpoint.__class__ = _Endpoint
         whose.get_waiter = functools.partial(_get_waiter, whose)
     elif type(endpoint) is not _Endpoint:
         raise TypeError(
             f"client must be a client of botocore or a resource of boto3, got {type(client).__name__}"
         )
-    elif endpoint.dial_limits is not dial_limits:
-        _over_session(endpoint.http_session, dial_limits)
-    endpoint.total, endpoint.dial_limits = total, dial_limits
+    elif endpoint.dial_limits is not dial_limits or endpoint.outcomes != learns:
+        _over_session(endpoint.http_session, dial_limits, learns)
+    endpoint.total, endpoint.dial_limits, endpoint.outcomes = total, dial_limits, learns
     return client
 
 
@@ -291,6 +316,8 @@ def client(
     *,
     total: float | None = None,
     dial_limits: DialLimits | None = None,
+    breaker: Breaker | None = None,
+    breaker_statuses: Iterable[int] = (),
     session: botocore.session.Session | None = None,
     **settings: Any,
 ) -> Any:
@@ -300,9 +327,17 @@ def client(
         service: As ``botocore.session.Session.create_client`` takes it: ``"s3"``.
         total: Seconds; ``None``: the ambient scope alone decides.
         dial_limits: As of ``over``.
+        breaker: The same.
+        breaker_statuses: The same.
         session: Whose credentials and settings; ``None``: a new one. Of boto3: write
             ``over(boto3.client(...))``.
         settings: Further parameters of ``create_client``: ``region_name``, ``config``, ``verify``.
     """
     whose = botocore.session.get_session() if session is None else session
-    return over(whose.create_client(service, **settings), total, dial_limits=dial_limits)
+    return over(
+        whose.create_client(service, **settings),
+        total,
+        dial_limits=dial_limits,
+        breaker=breaker,
+        breaker_statuses=breaker_statuses,
+    )

@@ -13,6 +13,10 @@ trusts; ``context=`` must be made by ``hardsock.ssl_context()``. A session of th
 is resumed by those of data, as some servers demand.
 
 Lost: active mode (``set_pasv(False)``), which would accept a connection from anywhere, and ``ccc()``.
+
+The methods that it overrides are public; that all connections are made by them is so in CPython 3.10
+to 3.14, as is ``FTP_TLS._prot_p``, which is not public. Where it is not so, the import is an
+``ImportError``.
 """
 
 from __future__ import annotations
@@ -23,9 +27,18 @@ from typing import Any
 
 from hardsock._dial_limits import DialLimits
 from hardsock.adapters._dial import Dials, abandon, checked_limits
+from hardsock.adapters._hooks import called, checked_version, overridable
 from hardsock.adapters._tls import context_or_default
+from hardsock.adapters._whole import whole
 
 __all__ = ["FTP", "FTP_TLS"]
+
+checked_version("ftplib")
+overridable(ftplib.FTP, "connect", 4, "__init__")
+overridable(ftplib.FTP, "ntransfercmd", 2, "transfercmd")
+overridable(ftplib.FTP_TLS, "ntransfercmd", 2)
+overridable(ftplib.FTP, "getline", 0, "getmultiline")
+called(ftplib.FTP_TLS, "prot_p", "_prot_p")
 
 
 def _reply_to(ftp: Any, command: str, rest: Any) -> str:
@@ -68,6 +81,11 @@ class FTP(Dials, ftplib.FTP):
             abandon(self)
             raise
         return self.welcome
+
+    def getline(self) -> str:
+        """As ftplib has it; a line that breaks off is none."""
+        self.file: Any = whole(self.file)  # It is another one after AUTH.
+        return super().getline()
 
     def ntransfercmd(self, cmd: str, rest: Any = None) -> Any:
         """As ftplib has it, in passive mode. ValueError: active mode was asked for."""

@@ -13,6 +13,8 @@ that cost no thread; on ``hardsock.serve``, so that
   adapters: nothing works for nobody;
 - ``worker_connections`` are bounded, strangers in the kernel's queue cost nothing, and a lack of
   descriptors ends nothing;
+- ``environ["hardsock.arrived"]`` says when a request arrived, so that its deadline (``hardsock.deadline.wsgi``)
+  counts the wait for a thread;
 - SIGTERM, SIGHUP and ``max_requests`` drain for ``graceful_timeout``: what has arrived is answered, quiet
   connections are closed, and the log says what was cut;
 - TLS is hardsock's: handshakes happen beside accepting and hold no thread.
@@ -27,11 +29,12 @@ Lost: HTTP/2, the ``ssl_context`` hook, ``do_handshake_on_connect``, ``suppress_
 request takes long; bound those by ``limits = {"handler_timeout": 30}``.
 
 Tested with gunicorn 21.2 to 27.0. What is not public there and used here: ``AsyncWorker.handle_request``,
-``Worker.PIPE``, ``Parser.unreader``, ``Request.body``.
+``Worker.load_wsgi``, ``Worker.wsgi``, ``environ["gunicorn.socket"]``, ``Worker.PIPE``, ``Parser.unreader``, ``Request.body``.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import select
 import ssl
@@ -48,6 +51,7 @@ from gunicorn.workers.base_async import AsyncWorker
 from hardsock._core import Connection
 from hardsock._errors import DeadlineExceeded, FrameTooLarge, HardsockError
 from hardsock._scope import timeout
+from hardsock.adapters._arrival import arrived
 from hardsock.adapters._versions import check
 from hardsock.serving.serve import serve
 from hardsock.tls.config import Certificate, TLSConfig
@@ -72,11 +76,18 @@ parked: its bytes would be taken for a request that begins to arrive."""
 class _Progress:
     """What the worker knows of a connection: ``conn.state``."""
 
-    __slots__ = ("parser", "proxied")
+    __slots__ = ("arrived", "parser", "proxied")
 
     def __init__(self, parser: Any) -> None:
         self.parser = parser
         self.proxied: Any = {}
+        self.arrived: float | None = None
+        """When the request that is read or served arrived."""
+
+    def note_arrival(self, conn: Connection) -> None:
+        """Called before more of a request is awaited: that would be a later arrival."""
+        if self.arrived is None:
+            self.arrived = arrived(conn)
 
     def has_more(self) -> bool:
         """Whether the parser has read beyond the last request."""
@@ -94,6 +105,17 @@ def _discarded(body: Any) -> bool:
         return False
     # gunicorn's own mark: reading it has failed, which the application may have caught.
     return left > 0 and not getattr(body, "failed", False)
+
+
+def _arriving(application: Any) -> Any:
+    """The same application, which is told when its request arrived."""
+
+    @functools.wraps(application, updated=())
+    def told(environ: dict[str, Any], start_response: Any) -> Any:
+        environ["hardsock.arrived"] = environ["gunicorn.socket"].state.arrived
+        return application(environ, start_response)
+
+    return told
 
 
 def _tls_of(cfg: Any) -> TLSConfig | None:
@@ -129,6 +151,11 @@ class Worker(AsyncWorker):
             log.warning("hardsock's worker has no HTTP/2: clients are served HTTP/1.1")
 
     # ---- The process
+
+    def load_wsgi(self) -> None:
+        """As gunicorn has it; the application is told of arrivals."""
+        super().load_wsgi()
+        self.wsgi: Any = _arriving(self.wsgi)
 
     def _serve(self, listener: Any) -> Server:
         cfg = self.cfg
@@ -189,6 +216,7 @@ class Worker(AsyncWorker):
             peer = conn.getpeername() or ("", -1)
             parser = getattr(gunicorn.http, "get_parser", gunicorn.http.RequestParser)
             progress = conn.state = _Progress(parser(self.cfg, conn, peer))
+        progress.note_arrival(conn)
         if progress.has_more():
             self._requests(conn, progress)
             return
@@ -222,6 +250,7 @@ class Worker(AsyncWorker):
 
         With the rest of a body it may have read the beginning of the next request.
         """
+        progress.note_arrival(conn)
         buf = progress.parser.unreader.buf
         while _HEAD_END not in (got := buf.getvalue()) and len(got) <= self._most_head:
             try:
@@ -260,6 +289,7 @@ class Worker(AsyncWorker):
             else:
                 self.handle_error(request, conn, peer, exc)
             stays = False
+        progress.arrived = None
         if not self.alive:
             os.write(self.PIPE[1], b"1")
         return stays

@@ -8,8 +8,10 @@
 A scope covers everything in its block; ``timeout=`` is a total for each wait. What ``imaplib``
 makes of an error is as ever: some become ``IMAP4.abort``. ``hardsock.Cancelled`` passes through.
 Where ``imaplib`` without a context verifies no certificate, this verifies it by whom the system
-trusts; ``ssl_context=`` must be made by ``hardsock.ssl_context()``. It uses
-``IMAP4._create_socket``, which is not public and the same in CPython 3.10 to 3.14.
+trusts; ``ssl_context=`` must be made by ``hardsock.ssl_context()``.
+
+It uses ``IMAP4._create_socket``, which is not public and the same in CPython 3.10 to 3.14; without it
+the import is an ``ImportError``.
 """
 
 from __future__ import annotations
@@ -18,9 +20,14 @@ import imaplib
 from typing import Any
 
 from hardsock.adapters._dial import Dials
+from hardsock.adapters._hooks import checked_version, overridable
 from hardsock.adapters._tls import context_or_default
 
 __all__ = ["IMAP4", "IMAP4_SSL"]
+
+checked_version("imaplib")
+overridable(imaplib.IMAP4, "_create_socket", 1, "open")
+overridable(imaplib.IMAP4_SSL, "_create_socket", 1)
 
 
 def _connected(box: Any, timeout: Any) -> Any:

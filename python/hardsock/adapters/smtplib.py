@@ -10,8 +10,10 @@ A scope covers everything in its block; ``timeout=`` is a total for each wait. W
 of an error is as ever: most become ``SMTPServerDisconnected``, with ``hardsock.DeadlineExceeded`` as
 their context. ``hardsock.Cancelled`` passes through. Where ``smtplib`` without a context verifies no
 certificate, this verifies it by whom the system trusts; ``context=`` must be made by
-``hardsock.ssl_context()``. It uses ``SMTP._get_socket``, which is not public and the same in CPython
-3.10 to 3.14.
+``hardsock.ssl_context()``.
+
+It uses ``SMTP._get_socket``, which is not public and the same in CPython 3.10 to 3.14; without it the
+import is an ``ImportError``.
 """
 
 from __future__ import annotations
@@ -20,13 +22,27 @@ import smtplib
 from typing import Any
 
 from hardsock.adapters._dial import Dials, abandon
+from hardsock.adapters._hooks import checked_version, overridable
 from hardsock.adapters._tls import context_or_default
+from hardsock.adapters._whole import whole
 
 __all__ = ["LMTP", "SMTP", "SMTP_SSL"]
+
+checked_version("smtplib")
+overridable(smtplib.SMTP, "_get_socket", 3, "connect")
+overridable(smtplib.SMTP_SSL, "_get_socket", 3)
 
 
 class _Over(Dials):
     source_address: Any
+    file: Any
+    sock: Any
+
+    def getreply(self) -> Any:
+        """As smtplib has it; a reply that breaks off is none."""
+        if self.sock is not None:
+            self.file = whole(self.sock.makefile("rb") if self.file is None else self.file)
+        return super().getreply()  # type: ignore[misc]
 
     def _get_socket(self, host: str, port: int, timeout: Any) -> Any:
         if timeout is not None and not timeout:

@@ -12,10 +12,12 @@
 
 Handlers get hardsock's connections, in a bounded number of threads; a client that drips is cut; a lack of
 descriptors ends nothing; ``shutdown()`` drains: what has arrived is answered, quiet connections are
-closed. ``ThreadingMixIn`` is not needed; with ``ForkingMixIn`` it cannot be, since no connection
+closed. ``arrived()`` tells when a
+request came, which WSGI applications find as ``environ["hardsock.arrived"]``: its deadline counts the wait
+for a thread. ``ThreadingMixIn`` is not needed; with ``ForkingMixIn`` it cannot be, since no connection
 outlives a fork.
 
-All methods that are overridden are public. Lost: ``handle_request()`` and ``get_request()``, which are
+All methods that are overridden are public, but for ``get_app()`` of ``wsgiref.simple_server``. Lost: ``handle_request()`` and ``get_request()``, which are
 not called, and ``process_request()``.
 """
 
@@ -24,9 +26,11 @@ from __future__ import annotations
 import os
 import socketserver
 from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from hardsock._errors import HardsockError
+from hardsock.adapters._arrival import arrived
 from hardsock.serving.serve import serve
 from hardsock.tls.config import TLSConfig
 
@@ -36,6 +40,9 @@ if TYPE_CHECKING:
     from hardsock.serving.server import Server
 
 __all__ = ["Mixin"]
+
+_served: ContextVar[Connection] = ContextVar("hardsock_socketserver_served")
+"""Whose handler this is."""
 
 
 class Mixin:
@@ -101,7 +108,26 @@ class Mixin:
         if server is not None:
             server.drain()
 
+    def arrived(self) -> float:
+        """When the request of the handler that calls this arrived, as ``time.monotonic()`` has it.
+
+        It is when the last was received that its client has sent: ask before more is awaited. For
+        ``hardsock.deadline.from_header(arrived=)``. LookupError: no handler has called.
+        """
+        return arrived(_served.get())
+
+    def get_app(self: Any) -> Any:
+        """As ``wsgiref.simple_server`` has it; the application is told when its request arrived."""
+        application, came = super().get_app(), self.arrived()  # type: ignore[misc]
+
+        def told(environ: dict[str, Any], start_response: Any) -> Any:
+            environ["hardsock.arrived"] = came
+            return application(environ, start_response)
+
+        return told
+
     def _serve_one(self: Any, conn: Connection) -> None:
+        _served.set(conn)
         address = conn.getpeername()
         if not self.verify_request(conn, address):
             conn.close()

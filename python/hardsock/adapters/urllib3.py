@@ -378,7 +378,7 @@ class HTTPSConnectionPool(_Pooled, urllib3.HTTPSConnectionPool):  # type: ignore
     ConnectionCls = HTTPSConnection
 
 
-class _Learning:
+class Learning:
     """A pool whose breaker learns from each try. What its answer still sends after the call has
     returned is not seen here."""
 
@@ -395,11 +395,11 @@ class _Learning:
         return response
 
 
-class _LearningHTTPConnectionPool(_Learning, HTTPConnectionPool):  # type: ignore[misc]
+class _LearningHTTPConnectionPool(Learning, HTTPConnectionPool):  # type: ignore[misc]
     pass
 
 
-class _LearningHTTPSConnectionPool(_Learning, HTTPSConnectionPool):  # type: ignore[misc]
+class _LearningHTTPSConnectionPool(Learning, HTTPSConnectionPool):  # type: ignore[misc]
     pass
 
 
