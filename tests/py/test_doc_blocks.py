@@ -31,7 +31,7 @@ PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
     *(p for p in sorted((ROOT / "docs").rglob("*.md")) if p.parent.name != "reference"),
 ]
-THEIRS = "what the reader has now, without hardsock and on names of his own"
+THEIRS = "what the reader has now: no hardsock in it, and names that are the reader's"
 OWN_TEST = "the page's own test runs it"
 # Python that test_docs.py does not run: it is parsed, and the names of hardsock in it exist.
 UNRUN = {
