@@ -81,13 +81,22 @@ def is_made_here(cls: type) -> bool:
     return True
 
 
+def public_bases(cls: type) -> Iterator[type]:
+    """Return what it is to its users: of a base that is ours alone, that one's bases."""
+    for base in cls.__bases__:
+        if base.__name__.startswith("_") and base.__module__.startswith("hardsock"):
+            yield from public_bases(base)
+        elif base is not object:
+            yield base
+
+
 def describe(name: str, value: object) -> Iterator[str]:
     if inspect.ismodule(value):
         return
     if not isinstance(value, type):
         yield f"{name}{parameters(value) if inspect.isroutine(value) else ''}"
         return
-    bases = ", ".join(base.__name__ for base in value.__bases__ if base is not object)
+    bases = ", ".join(dict.fromkeys(base.__name__ for base in public_bases(value)))
     yield f"{name} is {bases or 'a class'}"
     if not issubclass(value, BaseException):
         # A parameter of a library's own class is the library's to change.

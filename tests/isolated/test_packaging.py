@@ -435,3 +435,9 @@ def test_the_page_on_fragments_names_each_kind_that_is_taken() -> None:
     said = (ROOT / "changelog.d/README.md").read_text()
     kinds = re.findall(r"<((?:\w+\|)+\w+)>", said)[0].split("|")
     assert kinds == [heading.lower() for heading in _tool("changelog").HEADINGS]
+
+
+def test_a_base_that_is_ours_alone_is_no_part_of_the_interface() -> None:
+    hidden = type("_Hidden", (tuple,), {"__module__": "hardsock._records"})
+    cls = type("Shown", (hidden,), {"__module__": "hardsock._records"})
+    assert next(iter(_tool("interfaces").describe("Shown", cls))) == "Shown is tuple"

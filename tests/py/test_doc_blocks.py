@@ -31,7 +31,7 @@ PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
     *(p for p in sorted((ROOT / "docs").rglob("*.md")) if p.parent.name != "reference"),
 ]
-THEIRS = "what the reader has now, without hardsock and on names of his own"
+THEIRS = "what the reader has now: no hardsock in it, and names that are the reader's"
 OWN_TEST = "the page's own test runs it"
 # Python that test_docs.py does not run: it is parsed, and the names of hardsock in it exist.
 UNRUN = {
@@ -39,6 +39,7 @@ UNRUN = {
     "docs/guides/from-database-pools.md": THEIRS,
     "docs/guides/from-http-clients.md": THEIRS,
     "docs/guides/from-socket.md": THEIRS,
+    "docs/guides/my-service-hangs.md": "the service as it hangs, before it is mended",
     "docs/lab.md": "modules and servers of the reader's, and an interface to listen on",
     "docs/serving.md": f"{OWN_TEST}: test_serving_page.py",
     "docs/threads.md": "needs gevent: test_what_needs_gevent_runs",
@@ -220,6 +221,22 @@ def test_what_needs_gevent_runs() -> None:
     argv = [sys.executable, "-c", block.text]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "b'hello'\n"), done.stderr
+
+
+def test_the_service_of_the_tutorial_passes_its_own_test_and_the_plugin(tmp_path: Path) -> None:
+    """Beside it the same with a connection that is not given back: the page's test finds it."""
+    page = "docs/guides/my-service-hangs.md"
+    wanted = ("def make_service", "def ask", "def test_")
+    blocks = [b.text for b in of("python") if b.page == page and any(w in b.text for w in wanted)]
+    text = "import hardsock as hs\nfrom hardsock.lab import PeerScript\n" + "\n".join(blocks)
+    kept = "            kept.append(hs.connect(silent.address, timeout=30))\n"
+    (tmp_path / "test_service.py").write_text(text)
+    (tmp_path / "test_leak.py").write_text(f"kept = []\n{text}{kept}")
+    argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "2 passed, 1 error" in done.stdout
+    assert "test_leak.py::test_a_silent_backend_is_told_in_time left behind" in done.stdout
 
 
 @pytest.mark.parametrize("block", of("ini"), ids=str)
