@@ -541,8 +541,8 @@ void hs_conn_lost_input(struct hs_conn *c);
 /* For a caller that sends a message in several calls and will not finish it: nobody may write
  * behind the part that is out. */
 void hs_conn_lost_output(struct hs_conn *c);
-/* Whether it is open and nothing is to be read, nor the peer's end; what comes for somebody who reads
- * is his. Does not wait; takes in what TLS says between data. */
+/* Whether it is open and nothing is to be read, nor the peer's end; what comes while somebody reads
+ * is not looked at. Does not wait; takes in what TLS says between data. */
 bool hs_conn_is_quiet(struct hs_conn *c);
 /* hs_conn_recv_frames for what is there already, without looking at deadlines or tokens: HS_OK, or
  * HS_WANT: nothing has begun, and hs_conn_recv_frames will say why. Ends with hs_conn_try_end. */

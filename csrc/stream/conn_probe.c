@@ -69,8 +69,8 @@ hs_conn_probe(struct hs_conn *c)
     return live;
 }
 
-/* Who reads is told himself, and what he gets is his: for others that is no news. A pool that asks of
- * a connection which has just been put to use, as httpcore's does, must not hear that it is spent. */
+/* What comes while somebody reads is that call's, and no news for others: a pool that asks of a
+ * connection which has just been put to use, as httpcore's does, must not hear that it is spent. */
 bool
 hs_conn_is_quiet(struct hs_conn *c)
 {
