@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import ssl
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import hardsock as hs
 from hardsock import aio
+from hardsock.aio import _host_scope
 from hardsock.aio import loop as hsloop
 from support.pki import make_authority
 
@@ -206,6 +210,173 @@ def test_who_asks_beside_a_shield_does_not_wait_for_its_end(files: Files) -> Non
                 await found.nothing_was_heard()
             await asyncio.Event().wait()
         await asking
+
+    run(main, "plain", files)
+
+
+def ended_scope() -> hs.CancelToken:
+    token = hs.CancelToken()
+    token.cancel()
+    return token
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("awaited", [False, True], ids=["at rest", "in use"])
+def test_who_shares_the_connection_loses_nothing(awaited: bool, way: str, files: Files) -> None:
+    """A late task writes; another one has just asked, or asks before the late one has heard."""
+
+    async def main(found: Kept) -> None:
+        def other() -> None:
+            found.writer.write(b"of another\n")
+
+        outside = contextvars.copy_context()  # Without the scope that ends.
+        with pytest.raises(hs.Cancelled), hs.scope(ended_scope()):
+            if awaited:
+                outside.run(other)
+            found.writer.write(b"late\n")
+            if not awaited:
+                outside.run(other)
+            await asyncio.Event().wait()
+        expected = [b"late\n", b"of another\n"]
+        if awaited:
+            expected.reverse()
+        assert [await found.answer() for _ in range(2)] == expected
+        assert not found.writer.is_closing()
+        # It is known to be shared from now on.
+        with pytest.raises(hs.Cancelled), hs.scope(ended_scope()):
+            found.writer.write(b"late again\n")
+            await asyncio.Event().wait()
+        assert await found.answer() == b"late again\n"
+
+    run(main, way, files)
+
+
+def test_who_only_listens_hears_an_error(files: Files) -> None:
+    async def main(found: Kept) -> None:
+        listening = asyncio.create_task(found.reader.readline())
+        await asyncio.sleep(0)
+        with pytest.raises(hs.Cancelled), hs.scope(ended_scope()):
+            found.writer.write(b"in vain\n")
+            await asyncio.Event().wait()
+        with pytest.raises(hs.Cancelled):
+            await listening
+        await found.nothing_was_heard()
+
+    run(main, "plain", files)
+
+
+def test_another_ends_its_side_behind_what_is_held(files: Files) -> None:
+    async def main(found: Kept) -> None:
+        outside = contextvars.copy_context()
+        with pytest.raises(hs.Cancelled), hs.scope(ended_scope()):
+            found.writer.write(b"late\n")
+            outside.run(found.writer.write_eof)
+            await asyncio.Event().wait()
+        assert await found.answer() == b"late\n"
+
+    run(main, "plain", files)
+
+
+def test_a_file_of_another_goes_behind_what_is_held(files: Files, tmp_path: Path) -> None:
+    async def main(found: Kept) -> None:
+        loop = asyncio.get_running_loop()
+        (tmp_path / "file").write_bytes(b"file\n")
+        with open(tmp_path / "file", "rb") as file:
+            with hs.scope(ended_scope()):
+                found.writer.write(b"late\n")
+                with pytest.raises(RuntimeError, match="scope around has ended"):
+                    loop.sendfile(found.writer.transport, file).send(None)
+                with hs.shield(LATE):
+                    assert await loop.sendfile(found.writer.transport, file) == 5
+        assert [await found.answer() for _ in range(2)] == [b"late\n", b"file\n"]
+
+    run(main, "plain", files)
+
+
+def test_a_shield_does_not_wait_for_what_was_asked_in_vain(files: Files) -> None:
+    async def main(found: Kept) -> None:
+        with pytest.raises(hs.Cancelled), hs.scope(ended_scope()):
+            found.writer.write(b"in vain\n")
+            with hs.shield(LATE):
+                await found.nothing_was_heard()
+            await asyncio.Event().wait()
+
+    run(main, "plain", files)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_scope_of_another_threads_loop_ends_nothing_here(files: Files) -> None:
+    """`asyncio.to_thread` copies the context: what is asked there belongs to the loop there."""
+    ended = threading.Event()
+
+    async def client(found: Kept) -> None:
+        token.cancel()
+        with hs.shield(LATE):  # Hardsock's own calls obey what is ambient.
+            assert await asyncio.to_thread(ended.wait, LATE)
+        found.writer.write(b"here\n")
+        with hs.shield(LATE):
+            assert await found.answer() == b"here\n"
+
+    async def serve_and_ask() -> None:
+        with hs.shield(LATE):
+            context = contextlib.AsyncExitStack()
+            found = await context.enter_async_context(kept("plain", files))
+        await client(found)
+        with hs.shield(LATE):
+            await context.aclose()
+
+    async def main() -> None:
+        with pytest.raises(hs.Cancelled), hs.scope(token):
+            own = _host_scope._innermost.get()
+            assert own is not None
+            there = asyncio.get_running_loop().run_in_executor(
+                None, contextvars.copy_context().run, hsloop.run, serve_and_ask()
+            )
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+                await asyncio.shield(there)
+
+    token = hs.CancelToken()
+    hsloop.run(main())
+    assert hs.open_connections() == []
+
+
+def test_a_scope_that_another_thread_collects_tells_in_the_loop(files: Files) -> None:
+    async def main(found: Kept) -> None:
+        with pytest.raises(hs.Cancelled), hs.scope(ended_scope()):
+            scope = _host_scope._innermost.get()
+            assert scope is not None
+            told: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+            scope.tell_when_heard(lambda: told.set_result(threading.get_ident()))
+            thread = threading.Thread(target=scope.forget)
+            thread.start()
+            thread.join()
+            raise hs.Cancelled
+        assert await asyncio.wait_for(told, LATE) == threading.get_ident()
+
+    run(main, "plain", files)
+
+
+def test_a_fault_of_a_protocol_does_not_keep_the_task_from_its_end(files: Files) -> None:
+    async def main(found: Kept) -> None:
+        reported: list[Any] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _loop, what: reported.append(what["exception"]))
+        told: list[str] = []
+
+        def fault() -> None:
+            raise ValueError("of a protocol")
+
+        with pytest.raises(hs.Cancelled), hs.scope(ended_scope()):
+            scope = _host_scope._innermost.get()
+            assert scope is not None
+            scope.tell_when_heard(fault)
+            scope.tell_when_heard(lambda: told.append("the next"))
+            await asyncio.wait_for(asyncio.Event().wait(), LATE)
+        assert [str(one) for one in reported] == ["of a protocol"]
+        assert told == ["the next"]
 
     run(main, "plain", files)
 

@@ -18,6 +18,7 @@ task nor by those that it began: see `in_vain`. What a task does after it has he
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -87,6 +88,8 @@ class HostScope:
         """Begin; the token must be ambient already. `forget` where this raises."""
         for scope in self._shielded:
             scope._held_by = (*scope._held_by, self)
+            if scope._to_tell:  # Nobody waits for what is lost until the shield's end.
+                scope._soon(scope._tell)
         operation = self._operation = self._token._op_wait(self._hub, None)
         self._begin()
         self._previous = _innermost.get()
@@ -98,6 +101,11 @@ class HostScope:
             self._token_has_ended()
         else:
             self._look(operation)
+
+    @property
+    def token(self) -> CancelToken:
+        """Whose end ends the block."""
+        return self._token
 
     # ---- what the host has for it
 
@@ -120,12 +128,14 @@ class HostScope:
         if self._cancelled:
             return
         self._cancelled = True
-        if getattr(self._task, "_fut_waiter", None) is None:  # Its next step is on its way.
-            self._hear()
-        else:  # Before that step, and behind those of tasks that it began without knowing.
-            self._soon(self._hear)
-        self._tell()  # It finds lost what it had asked over, and no future of a library fails first.
-        self._task.cancel("hardsock's scope around it has ended")
+        try:
+            if getattr(self._task, "_fut_waiter", None) is None:  # Its next step is on its way.
+                self._hear()
+            else:  # Before that step, and behind those of tasks that it began without knowing.
+                self._soon(self._hear)
+            self._tell()  # It finds lost what it had asked over; no future of a library fails first.
+        finally:
+            self._task.cancel("hardsock's scope around it has ended")
 
     def _is_own_cancel(
         self,
@@ -205,15 +215,28 @@ class HostScope:
 
     def _tell(self) -> None:
         told, self._to_tell = self._to_tell, ()
+        self._tell_now(told)
+
+    def _tell_now(self, told: tuple[Callable[[], object], ...]) -> None:
         for function in told:
-            function()
+            try:
+                function()
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as exc:  # Of a protocol: nobody else shall miss the end for it.
+                self._task.get_loop().call_exception_handler(
+                    {"message": "an error while the end of a scope was told", "exception": exc}
+                )
 
     def tell_when_heard(self, told: Callable[[], object]) -> None:
-        """Call *told* when the task hears of the end, or soon where a shield keeps that from it."""
-        if self._held_by:
-            self._soon(told)
-        else:
+        """Call *told* when the task hears of the end, or soon where a shield keeps that from it.
+
+        From the thread of its loop; once, however often it is asked for until then.
+        """
+        if told not in self._to_tell:
             self._to_tell = (*self._to_tell, told)
+            if self._held_by:
+                self._soon(self._tell)
 
     def leave(self, *exc_info: Any) -> None:
         """End; raises the token's error in the place of the cancellation that it caused.
@@ -230,7 +253,11 @@ class HostScope:
             del error, exc_info  # Its traceback holds this frame.
 
     def forget(self) -> None:
-        """Be over, however far `enter` or `leave` has come."""
+        """Be over, however far `enter` or `leave` has come; also by the collector, in any thread."""
+        if self._to_tell:
+            with contextlib.suppress(RuntimeError):  # Its loop is closed, and so is all over it.
+                self._task.get_loop().call_soon_threadsafe(self._tell_now, self._to_tell)
+            self._to_tell = ()
         self._end_of_block()
         self._forget()
 
@@ -270,25 +297,25 @@ class HostScope:
 _innermost: ContextVar[HostScope | None] = ContextVar("hardsock host scope", default=None)
 
 
-def in_vain(told: Callable[[], object]) -> bool:
-    """Whether what is asked here is in vain: a scope of the block has ended, and nobody has heard yet.
+def in_vain(hub: Hub) -> list[HostScope]:
+    """The scopes around that have ended, if nobody has heard yet: what is asked here is in vain.
 
-    Then *told* is called when the task of that scope has, at least once: the task is cancelled right
-    after, if no call of hardsock has told it. Who has heard of the end of one scope is on the way out of
-    the others, too, and so are tasks that are begun from then on.
+    Of the tasks of the loop that has *hub*, whose thread this is. A context is copied into other threads,
+    as by ``asyncio.to_thread``: a scope of their creator's loop is no affair of a loop there.
+
+    Who has heard of the end of one scope is on the way out of the others, too, and so are tasks that are
+    begun from then on.
     """
     ended: list[HostScope] = []
     scope = _innermost.get()
     while scope is not None:
-        if not scope._left:
+        if scope._hub is hub and not scope._left:
             if scope._heard:
-                return False
+                return []
             if scope._token.wait(0):
                 ended.append(scope)
         scope = scope._previous
-    for scope in ended:
-        scope.tell_when_heard(told)
-    return bool(ended)
+    return ended
 
 
 def _tell() -> None:

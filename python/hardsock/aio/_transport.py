@@ -9,7 +9,8 @@ Invariants, all in the thread of the loop:
   a connection in a pool outlives the call that opened it. ``write`` leaves the caller's scope, too.
 - What is still to be sent when the transport is closed has `FLUSH_TIMEOUT` seconds.
 - What is queued while nothing is being sent is sent before the loop waits again: see `Unsent`.
-- A client asks nothing under a scope that has ended: see `_asks_in_vain`.
+- A client asks nothing under a scope that has ended, over a connection that it has for itself: see
+  `_holds_back`. What is written is sent, or the protocol hears of an error.
 - A transport that its owner has closed is closed at the latest with its loop: see `end_with_loop`.
 """
 
@@ -32,7 +33,7 @@ from hardsock._core import Hub, Operation
 from hardsock._errors import Closed, HardsockError
 from hardsock.aio._connection import Connection
 from hardsock.aio._host import loop_ended
-from hardsock.aio._host_scope import in_vain, without_scopes
+from hardsock.aio._host_scope import HostScope, in_vain, without_scopes
 
 __all__ = ["FLUSH_TIMEOUT", "SocketFace", "Transport", "Unsent", "attached", "end_with_loop"]
 
@@ -45,6 +46,7 @@ _ALONE = 4
 """Times in a row that one piece alone was gathered, until the next is sent at once again."""
 _CHUNK = 262144
 _HIGH = 65536
+_NOBODY = object()
 _IN_A_ROW = range(8)  # Pieces that one connection receives before the others have their turn.
 
 
@@ -183,7 +185,10 @@ class Transport(asyncio.Transport):
     _start_tls_compatible = True
     _extra: dict[str, Any]
     _closing = False
-    _silent = False  # What is written goes nowhere.
+    _held = b""  # What was asked in vain.
+    _end_of_asker: HardsockError  # Who wrote it.
+    _shared = False  # Seen to be asked over by several at a time.
+    _asker: object = _NOBODY  # Whose scope the last write had, since something has arrived.
 
     def __init__(
         self,
@@ -261,8 +266,10 @@ class Transport(asyncio.Transport):
 
     def leave(self) -> tuple[_core.Connection, Any]:
         """Give the connection and its server to another transport: nothing is called back here."""
+        if self._held and not self._asks_in_vain():
+            self._let_go()
         self.flush()
-        if self._closing or self._sending is not None:
+        if self._closing or self._held or self._sending is not None:
             raise RuntimeError("the transport is closing, or has not sent everything yet")
         self._stop_reading()
         self._closing = self._lost = True
@@ -316,6 +323,7 @@ class Transport(asyncio.Transport):
                     return
                 data = operation.value()
                 operation = None
+                self._asker = _NOBODY
                 if not data:
                     self._at_end()
                     return
@@ -392,10 +400,12 @@ class Transport(asyncio.Transport):
             data = bytes(data)
         if self._eof_wanted:
             raise RuntimeError("Cannot call write() after write_eof()")
-        if self._lost or self._silent or not data:
+        if self._lost or not data:
             return
-        if _scope.get() is not None and self._asks_in_vain():
+        scope = _scope.get()
+        if (scope is not None or self._held) and self._holds_back(data):
             return
+        self._asker = scope
         if not self._queue and self._sending is None:
             if self._gathers:
                 self._unsent.transports.append(self)
@@ -415,30 +425,57 @@ class Transport(asyncio.Transport):
         if self._sending is not None:
             self._maybe_pause()
 
-    def _asks_in_vain(self) -> bool:
-        """Whether the scope around a client's ``write`` has ended, and its task has not heard of it.
+    def _holds_back(self, data: bytes) -> bool:
+        """Whether *data* waits: its client's scope has ended, and the task has not heard of it.
 
         A write waits for nothing that would end with the scope, and what it raised a library would
-        take for a fault of the connection. So the bytes, and those after them, go nowhere; the task
-        hears of the end where it waits next; and then the connection is lost, as of any call that
-        was given up. What a server writes is an answer, which may be late.
+        take for a fault of the connection. So the bytes are held; the task hears of the end where it
+        waits next; and then the connection is lost, as of any call that was given up. What a server
+        writes is an answer, which may be late.
+
+        Others who ask over the connection, too, lose nothing by it: what they write lets go what is held,
+        in its order, and while one of them may wait for an answer nothing is held at all.
         """
-        token = _scope.get()
-        if token is None or self._server is not None:
+        ended = self._asks_in_vain()
+        if not ended:
+            self._let_go()
             return False
+        if self._asker is not _NOBODY and not any(self._asker is one.token for one in ended):
+            self._shared = True
+            self._let_go()
+            return False
+        self._held += data
+        for one in ended:
+            one.tell_when_heard(self._lose_held)
+        return True
+
+    def _asks_in_vain(self) -> list[HostScope]:
+        token = _scope.get()
+        if token is None or self._shared or self._server is not None:
+            return []
         try:
             token.check()
         except HardsockError as exc:
-            error = exc.with_traceback(None)
-            self._silent = in_vain(lambda: self._lose(error))
-        return self._silent
+            self._end_of_asker = exc.with_traceback(None)
+            return in_vain(self._hub)
+        return []
 
-    def _lose(self, error: HardsockError) -> None:
+    def _let_go(self) -> None:
+        """Send what is held: somebody else asks over the connection, too."""
+        held, self._held = self._held, b""
+        if held:
+            self._shared = True
+            self.write(held)
+
+    def _lose_held(self) -> None:
         """The task is being told: it shall find the connection lost when it has its next step.
 
         The protocol hears in the next turn of the loop, before that step; through asyncio's TLS, which
         hands it on a turn later, unless it begins now.
         """
+        if not self._held:
+            return
+        error = self._end_of_asker
         self._fail(error)
         if self._above() is not None:
             self._context.run(self._end, error)
@@ -530,6 +567,10 @@ class Transport(asyncio.Transport):
         """
         if self._closing or self._eof_wanted:
             raise RuntimeError("the transport is closing")
+        if self._held:
+            if self._asks_in_vain():  # Until the task hears of it.
+                raise RuntimeError("the transport is closing: the scope around has ended")
+            self._let_go()
         self.flush()
         while isinstance(self._sending, Operation):
             waiter = self._loop.create_future()
@@ -550,8 +591,12 @@ class Transport(asyncio.Transport):
 
     def write_eof(self) -> None:
         """See ``asyncio.WriteTransport``."""
-        if self._closing or self._eof_wanted or self._silent:
+        if self._closing or self._eof_wanted:
             return
+        if self._held:
+            if self._asks_in_vain():
+                return
+            self._let_go()
         self._eof_wanted = True
         if self._queue:
             self.flush()
@@ -595,7 +640,7 @@ class Transport(asyncio.Transport):
 
     def get_write_buffer_size(self) -> int:
         """Bytes that the kernel has not taken, or not all of them."""
-        return self._queued + self._in_flight
+        return self._queued + self._in_flight + len(self._held)
 
     def get_write_buffer_limits(self) -> tuple[int, int]:
         """See ``asyncio.WriteTransport``."""
@@ -623,6 +668,7 @@ class Transport(asyncio.Transport):
         if self._closing:
             return
         self._closing = True
+        self._held = b""  # Who wrote it is told that its scope has ended.
         self._stop_reading()
         if self._queue:
             self.flush()
@@ -661,6 +707,7 @@ class Transport(asyncio.Transport):
         if sending is not None:
             sending.close()
         self._queue.clear()
+        self._held = b""
         self._queued = self._in_flight = 0
         self._loop.call_soon(self._end, exc, context=self._context)
         self._lost = True
