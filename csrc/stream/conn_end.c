@@ -48,15 +48,6 @@ unacknowledged(struct hs_conn *c)
     return hs_sys_ioctl(hs_fd_number(&c->fd), SIOCOUTQ, &n) == 0 && n > 0 ? (size_t)n : 0;
 }
 
-/* Whether our end has gone out, as far as one can know beside another thread's shutdown(2): the
- * kernel has sent it before we have noted so. Who looks first whether the connection is over, and
- * then here, takes no end of ours for the peer's reset. */
-bool
-hs_conn_may_have_ended(const struct hs_conn *c)
-{
-    return atomic_load(&c->fin_tries) > 0 || atomic_load(&c->fin_sent);
-}
-
 static bool
 shut_down(struct hs_conn *c, int how)
 {

@@ -100,6 +100,15 @@ hs_conn_tcp_is_closed(struct hs_conn *c)
            info.tcpi_state == TCP_CLOSE;
 }
 
+/* Whether our end has gone out, as far as one can know beside another thread's shutdown(2): the
+ * kernel has sent it before we have noted so. Who looks first whether the connection is over, and
+ * then here, takes no end of ours for the peer's reset. */
+bool
+hs_conn_may_have_ended(const struct hs_conn *c)
+{
+    return atomic_load(&c->fin_tries) > 0 || atomic_load(&c->fin_sent);
+}
+
 bool
 hs_conn_set_once(_Atomic hs_err *where, hs_err code)
 {
