@@ -441,3 +441,16 @@ def test_a_base_that_is_ours_alone_is_no_part_of_the_interface() -> None:
     hidden = type("_Hidden", (tuple,), {"__module__": "hardsock._records"})
     cls = type("Shown", (hidden,), {"__module__": "hardsock._records"})
     assert next(iter(_tool("interfaces").describe("Shown", cls))) == "Shown is tuple"
+
+
+def test_what_tests_run_is_installed_with_the_other_peers() -> None:
+    """`./bootstrap packages`, which other platforms use, leaves out what only looks at sources."""
+    text = (ROOT / "bootstrap").read_text()
+    checkers = text.partition("look_for_checkers() {")[2].partition("\n}\n")[0]
+    only_checkers = set(re.findall(r"want cmd (\S+)", checkers))
+    wanted = set()
+    for file in (ROOT / "tests").rglob("*.py"):
+        for call in re.findall(r"\b(?:find_program|need)\(([^()]*)\)", file.read_text()):
+            wanted |= set(re.findall(r'"([a-z][\w.-]*)"', call))
+    assert {"nginx", "mandoc"} <= wanted
+    assert wanted & only_checkers == set()

@@ -83,7 +83,7 @@ def test_the_debian_package_is_clean_and_holds_what_is_installed(tmp_path: Path)
     run("dpkg-deb", "-x", package, unpacked)
     program = unpacked / "usr/sbin/hardsock-tune"
     assert run(program, "--version").returncode == OK
-    unit = (unpacked / "lib/systemd/system/hardsock-tune-check.service").read_text()
+    unit = (unpacked / "usr/lib/systemd/system/hardsock-tune-check.service").read_text()
     assert "ExecStart=/usr/sbin/hardsock-tune check" in unit
     assert (unpacked / "etc/hardsock/profiles").is_dir()
 

@@ -16,7 +16,7 @@ root=$work/root
 umask 022
 mkdir "$root"
 
-make -s -C "$here" install "DESTDIR=$root" PREFIX=/usr UNITDIR=/lib/systemd/system
+make -s -C "$here" install "DESTDIR=$root" PREFIX=/usr UNITDIR=/usr/lib/systemd/system
 strip --remove-section=.comment --remove-section=.note "$root/usr/sbin/hardsock-tune"
 gzip -9n "$root/usr/share/man/man8/hardsock-tune.8"
 mkdir -p "$root/usr/share/zsh/vendor-completions" "$root/etc/hardsock/profiles"
