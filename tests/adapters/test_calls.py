@@ -97,7 +97,7 @@ def _httpx(url: str, opened: ExitStack) -> Iterator[Callable[[], object]]:
 
 @pytest.mark.parametrize(
     ("clients", "most"),
-    [(_http_client, 0), (_urllib3, 5), (_requests, 10), (_httpx, 9)],
+    [(_http_client, 2), (_urllib3, 5), (_requests, 10), (_httpx, 9)],
     ids=["http.client", "urllib3", "requests", "httpx"],
 )
 def test_a_request_makes_few_calls_more(clients: Any, most: int, opened: ExitStack) -> None:

@@ -356,7 +356,7 @@ def test_a_connection_with_what_nobody_asked_for_is_not_used_again(
                 assert await client.echo("own") == b"own"
             assert held._reader is not first
 
-    RUNS[loop](_bounded(main))
+    RUNS[loop](bounded(main))
     nothing_open()
 
 

@@ -22,6 +22,7 @@ from hardsock.aio._connection import Connection
 from hardsock.aio._host import current_hub
 from hardsock.aio._listener import Listener
 from hardsock.aio._timeout import sleep
+from hardsock.connecting.adopt import adopt as _adopt
 from hardsock.connecting.connect import (
     Address,
     Left,
@@ -272,4 +273,4 @@ def adopt(
         if options is not None:
             raise ValueError("options go with a socket or a descriptor, not with a Connection")
         return Connection(conn)
-    return Connection(hardsock.adopt(conn, options=options))
+    return Connection(_adopt(conn, options=options))

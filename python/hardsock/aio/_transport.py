@@ -268,8 +268,10 @@ class Transport(asyncio.Transport):
         """Give the connection and its server to another transport: nothing is called back here."""
         if self._held and not self._asks_in_vain():
             self._let_go()
+        if self._held:
+            raise self._end_of_asker  # What it wants to begin would be in vain, too.
         self.flush()
-        if self._closing or self._held or self._sending is not None:
+        if self._closing or self._sending is not None:
             raise RuntimeError("the transport is closing, or has not sent everything yet")
         self._stop_reading()
         self._closing = self._lost = True
