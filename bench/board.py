@@ -134,7 +134,7 @@ def head(document: Row) -> Iterator[str]:
     sources = {json.dumps(p.get("source", machine["source"])) for p in parts}
     yield "# Benchmarks\n"
     yield (
-        "Written by `make board` from one run of `make bench`; nothing here was put in by hand. How it is "
+        "Written by `make board` from what `make bench` measured; nothing here was put in by hand. How it is "
         "measured, and how to\nrepeat it: [`bench/README.md`](../bench/README.md). A ratio is the median of "
         "ratios within rounds, in brackets its quartiles;\nless is better.\n"
     )
