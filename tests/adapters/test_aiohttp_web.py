@@ -21,6 +21,7 @@ from hardsock import aio
 from hardsock.aio import loop as hsloop
 from hardsock.lab.dns import DeadDNS, use_dns
 from hardsock.lab.namespaces import Namespace
+from support.promptly import ends_soon
 from support.require import require
 from support.tls import Identities
 
@@ -28,14 +29,6 @@ pytestmark = pytest.mark.usefixtures("event_loops")
 
 SOON = 0.2
 LATE = 60.0
-AT_ONCE = 30.0  # What it would wait for otherwise takes a minute.
-
-
-@contextlib.contextmanager
-def ends_soon() -> Any:
-    began = time.monotonic()
-    yield
-    assert time.monotonic() - began < AT_ONCE
 
 
 @contextlib.asynccontextmanager

@@ -7,7 +7,6 @@ import contextlib
 import http.client
 import socket
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from hardsock import deadline
 from hardsock.adapters import httpx
 from hardsock.aio import loop as hsloop
 from hardsock.lab.servers.process import free_port, running, work_directory
+from support.promptly import ends_soon
 from support.require import need_module
 from support.tls import Identities
 
@@ -29,14 +29,6 @@ pytestmark = pytest.mark.usefixtures("event_loops")
 
 TESTS = Path(__file__).resolve().parents[1]
 LATE = 60.0
-AT_ONCE = 30.0  # What it would wait for otherwise takes a minute.
-
-
-@contextlib.contextmanager
-def ends_soon() -> Any:
-    began = time.monotonic()
-    yield
-    assert time.monotonic() - began < AT_ONCE
 
 
 # ---- uvicorn

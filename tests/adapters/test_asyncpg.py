@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import pytest
 import hardsock as hs
 from hardsock import aio
 from hardsock.aio import loop as hsloop
+from support.promptly import ends_soon
 from support.require import require
 from support.servers.databases import postgres
 from support.tls import Identities
@@ -23,14 +22,6 @@ pytestmark = pytest.mark.usefixtures("event_loops")
 
 SOON = 0.2
 LATE = 60.0
-AT_ONCE = 30.0  # What it would wait for otherwise takes a minute.
-
-
-@contextlib.contextmanager
-def ends_soon() -> Any:
-    began = time.monotonic()
-    yield
-    assert time.monotonic() - began < AT_ONCE
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
