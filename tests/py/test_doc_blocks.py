@@ -305,21 +305,3 @@ def look(line: str, every: list[list[str]]) -> None:
     if every[0][0] == "nstat":
         told = {row.split()[0] for row in done.stdout.split("\n") if row and row[0] != "#"}
         assert told == {word for word in every[0][1:] if not word.startswith("-")}
-
-
-def docstring_examples() -> list[tuple[str, str]]:
-    sys.path.insert(0, str(ROOT / "tools"))
-    import check_names
-
-    found = []
-    for one in check_names.names():
-        for text in re.findall(r"::\n\n((?: {4}.*\n|\n)+)", one.doc + "\n"):
-            found.append((one.full, re.sub(r"^ {4}", "", text, flags=re.M)))
-    return found
-
-
-def test_examples_in_docstrings_are_python_and_their_names_exist() -> None:
-    examples = docstring_examples()
-    assert len(examples) >= 8
-    for full, text in examples:
-        assert names_that_are_missing(parse(text)) == [], full

@@ -259,6 +259,10 @@ def test_the_reference_has_a_page_for_the_names_of_the_api(tmp_path: Path) -> No
         shown = set(re.findall(r"^### (\w+)$", page.read_text(), re.M))
         modules = {"guard", "deadline"} if page.stem == "hardsock" else set()
         assert shown == told - modules
+        stable = set(re.findall(r"^\| `(\w+)` \| .* \*Stable\.\* \|$", section, re.M)) & shown
+        marks = dict(re.findall(r"^### (\w+)\n\n\[(\w+)\]\(", page.read_text(), re.M))
+        wanted = {name: "Stable" if name in stable else "Provisional" for name in shown}
+        assert marks == wanted, page.stem
     manuals = {page.name for page in (tmp_path / "pages").glob("man-*.md")}
     assert manuals == {"man-hardsock.md", "man-hardsock-tune.md"}
     for name in manuals:
