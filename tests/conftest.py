@@ -23,12 +23,15 @@ pytest_plugins = ["pytester"]
 
 
 def pytest_configure() -> None:
-    """A shell that starts us in the background has SIGINT ignored, here and in every child.
+    """What a shell has ignored for us, in the background or under nohup, each program started by a
+    test would ignore too: a handler ends with exec.
 
-    It is also how ``make`` ends a run at its limit: pytest then tells what had failed.
+    SIGINT is also how ``make`` ends a run at its limit: pytest then tells what had failed.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda _number, _frame: None)
 
 
 @pytest.hookimpl(wrapper=True)
