@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import hardsock as hs
+from support.explained import pytest_assertrepr_compare as pytest_assertrepr_compare
 from support.measured import pytest_terminal_summary as pytest_terminal_summary
 from support.require import need_module
 
