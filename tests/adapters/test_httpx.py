@@ -417,6 +417,23 @@ def test_a_context_of_hardsock_may_be_given_for_its_settings(way: Way, files: Fi
     assert isinstance(error.__cause__.hardsock_error, hs.CertificateError)
 
 
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_client_does_not_read_what_the_system_trusts_for_a_context_it_has_no_use_for(
+    library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is 25 ms for each client."""
+    need_module(library)
+    adapter = importlib.import_module(f"hardsock.adapters.{library}")
+
+    def read(*_args: object, **_settings: object) -> None:
+        raise AssertionError("it was read")
+
+    for name in ("load_verify_locations", "load_default_certs", "set_default_verify_paths"):
+        monkeypatch.setattr(ssl.SSLContext, name, read)
+    adapter.client().close()
+    adapter.async_client()
+
+
 def test_totals_count_from_each_request(way: Way, web: Web) -> None:
     assert way.get(*[web.url("/hello")] * 5, total=LATE) == "1"
 

@@ -9,6 +9,7 @@ used, too. `check_hooks` looks for them on import.
 from __future__ import annotations
 
 import functools
+import ssl
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -59,6 +60,13 @@ def check_hooks(library: Any) -> None:
 def _default_config(alpn: tuple[str, ...]) -> hs.TLSConfig:
     """One for all clients: to read what the system trusts takes tens of milliseconds."""
     return hs.TLSConfig(alpn=alpn)
+
+
+@functools.cache
+def _no_trust() -> ssl.SSLContext:
+    """What the library's own part of a transport is given, whose context is not used: it would read
+    what the system trusts for each client."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def _config(
@@ -214,7 +222,7 @@ def clients(library: Any, core: Any) -> Clients:
         ) -> None:
             config = _config(tls, http1, http2, verify, cert)
             proxied = _proxied(library, settings.get("proxy"), proxy_tls)
-            super().__init__(http1=http1, http2=http2, **settings)  # type: ignore[call-arg]
+            super().__init__(verify=_no_trust(), http1=http1, http2=http2, **settings)  # type: ignore[call-arg]
             self._total = total
             self._outcomes = outcomes(breaker, breaker_statuses or ())
             self._pool._network_backend = self._backend(
