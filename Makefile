@@ -31,6 +31,9 @@ PYTEST_ARGS ?=
 # Worker processes of the Python suite, which mostly waits; 0 is one process, which --pdb wants.
 PYTEST_JOBS ?= 4
 PYTEST_LIMIT ?= 2700
+# Images of containers set it. Then each worker rewrites the asserts of every file, and each of the
+# many interpreters that tests start compiles the package, in every run anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 Q   := $(if $(filter 1,$(V)),,@)
 say  = @printf '  %-6s %s\n' '$(1)' '$(2)'

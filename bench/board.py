@@ -21,6 +21,8 @@ from . import build
 
 Row = dict[str, Any]
 NOT_MET, MET, UNKNOWN = "**missed**", "met", "not measured"
+# Divisor, digits and name of a unit where a goal is an amount.
+ABSOLUTE = {"ns": (1e6, 1, "ms"), "bytes": (1, 0, "B")}
 FEW_LIVES = 5
 BUSY = 2.0  # What the bench itself leaves behind is less.
 # A picture: names at the left, bars to the right of them, numbers at their ends.
@@ -60,10 +62,16 @@ def amount(row: Row) -> str:
     return f"{cost['median']:,.0f} B" if row["unit"] == "bytes" else f"{cost['median']:.2f} x"
 
 
-def judged(goal: Row) -> str:
+def judged(row: Row, goal: Row) -> str:
+    """Return what was measured: a ratio, or (against nothing) in the unit of the work."""
     if goal["met"] is None:
         return UNKNOWN
-    return f"{MET if goal['met'] else NOT_MET}: {spread(goal['measured'])}"
+    said = spread(goal["measured"])
+    if goal["against"] is None and row["unit"] in ABSOLUTE:
+        divisor, digits, unit = ABSOLUTE[row["unit"]]
+        of = {key: f"{value / divisor:,.{digits}f}" for key, value in goal["measured"].items()}
+        said = f"{of['median']} {unit} ({of['q1']} to {of['q3']})"
+    return f"{MET if goal['met'] else NOT_MET}: {said}"
 
 
 # ---- pictures
@@ -160,7 +168,7 @@ def goals_table(results: Sequence[Row]) -> Iterator[str]:
     yield f"## Goals\n\n{counts[0]} met, {counts[1]} missed, {counts[2]} not measured.\n"
     yield "| work | implementation | goal | measured |\n|---|---|---|---|"
     for row, goal in rows:
-        yield f"| {row['work']} | {row['implementation']} | {goal['text']} | {judged(goal)} |"
+        yield f"| {row['work']} | {row['implementation']} | {goal['text']} | {judged(row, goal)} |"
     yield ""
 
 

@@ -36,6 +36,11 @@ def listed() -> list[check_names.Name]:
     return check_names.names()
 
 
+@cache
+def promised() -> set[str]:
+    return check_names.listed_as_stable()
+
+
 def names(module: str) -> list[str]:
     return [o.name for o in listed() if o.module == module and not o.name.startswith("__")]
 
@@ -72,9 +77,20 @@ def directive(module: str, name: str, value: object, *, again: bool) -> list[str
     return lines
 
 
-def told_of_value(module: str, name: str) -> str:
+def entry_of(module: str, name: str) -> check_names.Name:
     (one,) = (o for o in listed() if (o.module, o.name) == (module, name))
+    return one
+
+
+def told_of_value(module: str, name: str) -> str:
+    one = entry_of(module, name)
     return check_names.TOLD_HERE.get(one.full) or inspect.cleandoc(one.doc)
+
+
+def mark(module: str, name: str) -> str:
+    """Return what may be expected of a name: the class that docs/stability.md puts it in."""
+    stable = check_names.is_stable(entry_of(module, name), promised())
+    return f"[{'Stable' if stable else 'Provisional'}](../stability.md)"
 
 
 def page(name: str, purpose: str, described: set[str]) -> Iterator[str]:
@@ -95,7 +111,7 @@ def page(name: str, purpose: str, described: set[str]) -> Iterator[str]:
             value = getattr(module, entry)
             # By name: httpx2's module is that of httpx, executed for the other library.
             home = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', entry)}"
-            yield f"### {entry}\n\n```{{eval-rst}}"
+            yield f"### {entry}\n\n{mark(name, entry)}\n\n```{{eval-rst}}"
             yield "\n".join(directive(name, entry, value, again=home in described))
             yield "```\n"
             described.add(home)

@@ -6,7 +6,8 @@ is put in there.
 
 Each public name has
 - a place in README.md or docs/*.md. docs/api.md lists all of them and is written by --write;
-- a class: stable, if docs/stability.md lists it or what it is, else provisional; docs/api.md shows it.
+- a class: stable, if docs/stability.md lists it or what it is, else provisional; docs/api.md and the
+  reference show it.
 - a docstring. If it takes times, that says that they are seconds; if it takes a timeout, what is
   raised (the two may be said by what it refers to: "as ``hardsock.connect``").
 """

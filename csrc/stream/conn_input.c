@@ -12,8 +12,8 @@
 #include <inttypes.h>
 #include <sys/socket.h>
 
-#define READ_MIN ((size_t)16384)
-#define READ_MAX ((size_t)262144)
+#define READ_MIN 16384U
+#define READ_MAX 262144U
 
 /* Returns the time. */
 int64_t
@@ -238,7 +238,7 @@ hs_input_more(struct hs_conn *c, struct hs_op *op, size_t need, struct hs_error 
     rv = hs_input_read(c, op, room, size, 0, err, &n);
     if (rv == HS_OK && n > 0) {
         hs_buf_commit(&c->in.buf, n);
-        c->read_size = n < size ? n : 2 * size < READ_MAX ? 2 * size : READ_MAX;
+        c->read_size = (uint32_t)(n < size ? n : 2 * size < READ_MAX ? 2 * size : READ_MAX);
         hs_input_changed(c);
     } else {
         hs_buf_trim(&c->in.buf);

@@ -99,7 +99,7 @@ def faults(spec: str, /) -> Faults:
 
         with hs.faults("seed=7,recv.short=0.2,send.reset@120") as faults:
             talk_to_the_server()
-        print(faults.log)  # ["recv.short@2", "recv.short@9", ...]
+        print(faults.log)  # ["recv.short@23", "recv.short@25", ...]
 
     A spec has parts, divided by commas: ``CALL.KIND=CHANCE`` (0 to 1, of every call),
     ``CALL.KIND@NUMBER`` (that call alone, ``@120-130`` or ``@120-``), both together, ``seed=N`` and

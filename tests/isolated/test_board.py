@@ -78,6 +78,15 @@ def test_the_page_has_what_was_met_missed_and_not_measured(
     assert [path.name for path in made[1:]] == ["echo-rate.svg"]
 
 
+def test_a_goal_that_is_an_amount_is_judged_in_its_unit(
+    tmp_path: Path, document: dict[str, Any]
+) -> None:
+    goal = _goal(True, 25_000_000, None) | {"text": "<= 25 ms", "measured": _spread(17_328_931.5)}
+    document["results"].append(_row("hardsock", 17_328_931.5, goal, work="import_time"))
+    text = board.write(document, tmp_path)[0].read_text()
+    assert "| import_time | hardsock | <= 25 ms | met: 17.3 ms (15.6 to 19.1) |" in text
+
+
 def test_a_picture_is_an_svg_with_a_bar_for_each_and_a_line_for_each_goal(
     document: dict[str, Any],
 ) -> None:

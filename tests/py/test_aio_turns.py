@@ -107,15 +107,6 @@ def contexts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Any]:
     return serving, asking, hs.TLSConfig(ca=authority.certificate)
 
 
-@pytest.fixture(autouse=True)
-def _little_to_collect() -> Iterator[None]:
-    """What is there before is not looked through after each of the many ends."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 @pytest.fixture
 def ways(contexts: tuple[Any, Any, Any], tmp_path: Path) -> Iterator[Ways]:
     serving, asking, config = contexts

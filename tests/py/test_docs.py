@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 import shutil
 import subprocess
@@ -57,15 +58,39 @@ def test_the_line_for_requests_in_the_readme_ends_a_drip(files: Path) -> None:
     assert "Read timed out" in _output_of(blocks[1], files)
 
 
-def test_the_readme_is_short_and_quotes_only_figures_that_the_docs_have() -> None:
+def test_the_readme_is_short_and_quotes_only_figures_of_the_board() -> None:
     text = (ROOT / "README.md").read_text()
     assert len(text.split()) <= 1000  # about 900, and the commands
     measured = text.partition("## How fast\n")[2].partition("\n## ")[0]
     figures = re.findall(r"\d+\.\d+", measured)
     assert len(figures) >= 4
-    pages = [ROOT / "docs/speed.md", ROOT / "docs/benchmarks.md"]
-    known = " ".join(page.read_text() for page in pages if page.exists())
-    assert [one for one in figures if not re.search(rf"\b{re.escape(one)}\b", known)] == []
+    assert [one for one in figures if not is_on("docs/benchmarks.md", one)] == []
+
+
+def is_on(page: str, figure: str) -> bool:
+    return re.search(rf"\b{re.escape(figure)}\b", (ROOT / page).read_text()) is not None
+
+
+def test_what_is_compared_quotes_figures_that_were_measured() -> None:
+    text = (ROOT / "docs/compared.md").read_text().partition("## Where they are better\n")[2]
+    figures = re.findall(r"(?<!Python )\b\d+\.\d\d\b", text)
+    assert len(figures) > 10
+    pages = ("docs/benchmarks.md", "docs/speed.md")
+    assert [one for one in figures if not any(is_on(page, one) for page in pages)] == []
+
+
+def test_nothing_else_is_installed() -> None:
+    wanted = importlib.metadata.requires("hardsock") or []
+    assert wanted  # the extras
+    assert [one for one in wanted if "extra ==" not in one] == []
+
+
+def test_what_else_the_readme_says_is_said_there_in_these_words() -> None:
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    page = (ROOT / "docs/promises.md").read_text().partition("## What else the README says\n")[2]
+    rows = re.findall(r"^\| (.+?) \| (?=\[)", page, re.MULTILINE)
+    assert len(rows) > 10
+    assert [row for row in rows if row not in readme] == []
 
 
 def _guides() -> list[Path]:
@@ -259,6 +284,10 @@ def test_the_reference_has_a_page_for_the_names_of_the_api(tmp_path: Path) -> No
         shown = set(re.findall(r"^### (\w+)$", page.read_text(), re.M))
         modules = {"guard", "deadline"} if page.stem == "hardsock" else set()
         assert shown == told - modules
+        stable = set(re.findall(r"^\| `(\w+)` \| .* \*Stable\.\* \|$", section, re.M)) & shown
+        marks = dict(re.findall(r"^### (\w+)\n\n\[(\w+)\]\(", page.read_text(), re.M))
+        wanted = {name: "Stable" if name in stable else "Provisional" for name in shown}
+        assert marks == wanted, page.stem
     manuals = {page.name for page in (tmp_path / "pages").glob("man-*.md")}
     assert manuals == {"man-hardsock.md", "man-hardsock-tune.md"}
     for name in manuals:

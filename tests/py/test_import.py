@@ -99,6 +99,8 @@ _NOT_TO_CONNECT = {
 _NOT_TO_IMPORT = {
     **_NOT_TO_CONNECT,
     "ast": "comes in with inspect",
+    "collections": "for named tuples, which a module makes when it is asked for them",
+    "contextlib": "for generators as context managers; its frames are known by its name",
     "dataclasses": "for options; it compiles the methods of each class, and brings in inspect",
     "dis": "comes in with inspect",
     "enum": "for re and inspect; nothing here is an enum",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import threading
 from collections.abc import Callable, Iterator
@@ -48,6 +49,13 @@ def _site(make: Callable[[], hs.Connection]) -> hs.Site:
 def test_a_library_that_is_not_registered_is_named(listener: hs.Listener) -> None:
     library = _library(_fresh(), "def open(address): return hs.connect(address)")
     assert _site(lambda: library["open"](listener.address)).function == "open"
+
+
+def test_frames_of_contextlib_only_pass_calls_on(listener: hs.Listener) -> None:
+    with hs.Pool(listener.address) as pool, contextlib.ExitStack() as stack:
+        stack.enter_context(pool.connection())
+        (lent,) = pool.lent()
+        assert lent.site.function == "test_frames_of_contextlib_only_pass_calls_on"
 
 
 @pytest.mark.parametrize("module", ["{0}", "{0}.deep.inside"])

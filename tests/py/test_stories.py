@@ -297,7 +297,7 @@ def structure(text: str) -> str:
 
 def block(name: str, part: str) -> re.Pattern[str]:
     mark = re.escape(f"<!-- capture: {name} {part} -->")
-    return re.compile(rf"({mark}\n\n)((?:    .*\n|\n(?=    ))+)")
+    return re.compile(rf"({mark}\n\n```text\n)(.*?)(?=```\n)", re.DOTALL)
 
 
 @pytest.mark.parametrize("name", STORIES)
@@ -314,7 +314,7 @@ def test_a_reader_finds_it_within_a_minute(name: str) -> None:
     assert time.monotonic() - began < MINUTE
     text = DOCS.read_text()
     for part, seen in found.items():
-        written = "".join(f"    {line}".rstrip() + "\n" for line in seen.splitlines())
+        written = "".join(f"{line.rstrip()}\n" for line in seen.splitlines())
         match = block(name, part).search(text)
         assert match is not None, f"docs/observing.md has no capture {name} {part}:\n{written}"
         if os.environ.get("HARDSOCK_WRITE_CAPTURES") == "1":

@@ -139,42 +139,63 @@ def test_loads_are_answered_to_the_last_request(driver: str, tls: Identities | N
         assert curl[0].count(http1.GREETING.decode()) == 50, curl[0]
 
 
-def test_a_client_in_go_gets_every_answer(
-    driver: str, tls: Identities | None, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def client_in_go(tmp_path_factory: pytest.TempPathFactory) -> Path:
     go = shutil.which("go")
     if go is None:
         pytest.skip("no Go here; the tests do not install it")
-    binary = tmp_path / "client"
+    binary = tmp_path_factory.mktemp("go") / "client"
     env = {**clean_environment(), "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=mod", "GOPROXY": "off"}
     subprocess.run([go, "build", "-o", binary, CLIENTS / "client.go"], check=True, env=env)
+    return binary
+
+
+def test_a_client_in_go_gets_every_answer(
+    driver: str, tls: Identities | None, client_in_go: Path
+) -> None:
     with abused(driver, tls) as (server, honest):
         ca = [] if tls is None else [tls.ca]
-        with program(str(binary), url(server, tls), "400", *ca) as said:
+        with program(str(client_in_go), url(server, tls), "400", *ca) as said:
             honest.wait_for_more()
         assert said[0] == http1.GREETING.decode() * 400
 
 
-def test_a_client_in_java_gets_every_answer(
-    driver: str, tls: Identities | None, tmp_path: Path
-) -> None:
-    if shutil.which("javac") is None:  # `java FILE` compiles it.
+@pytest.fixture(scope="module")
+def client_in_java(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """How to start it: it lives too shortly for the compiler that optimises, and several collectors."""
+    javac = shutil.which("javac")
+    if javac is None:
         pytest.skip("no Java here; the tests do not install it")
-    trust = [] if tls is None else trust_of_java(tls, tmp_path / "trusted")
-    count = 200 if tls is None else 50  # It has a connection for each, and its handshakes cost.
-    argv = [*trust, CLIENTS / "Client.java"]
-    with abused(driver, tls, max_connections=300) as (server, honest):
-        with program("java", *argv, url(server, tls), str(count)) as said:
-            honest.wait_for_more()
-        assert said[0] == http1.GREETING.decode() * count
+    classes = tmp_path_factory.mktemp("java")
+    argv = [javac, "-d", str(classes), str(CLIENTS / "Client.java")]
+    subprocess.run(argv, check=True, timeout=120, env=clean_environment())
+    return ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", str(classes)]
 
 
-def trust_of_java(tls: Identities, store: Path) -> list[str]:
+@pytest.fixture(scope="module")
+def trust_of_java(ids: Identities, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """What has Java trust our authority."""
-    argv = ["keytool", "-importcert", "-noprompt", "-alias", "ours", "-file", str(tls.ca)]
+    store = tmp_path_factory.mktemp("java") / "trusted"
+    argv = ["keytool", "-importcert", "-noprompt", "-alias", "ours", "-file", str(ids.ca)]
     argv += ["-keystore", str(store), "-storepass", "secret"]
     subprocess.run(argv, check=True, capture_output=True, timeout=60)
     return [f"-Djavax.net.ssl.trustStore={store}", "-Djavax.net.ssl.trustStorePassword=secret"]
+
+
+def test_a_client_in_java_gets_every_answer(
+    driver: str,
+    tls: Identities | None,
+    client_in_java: list[str],
+    request: pytest.FixtureRequest,
+) -> None:
+    trust = [] if tls is None else request.getfixturevalue("trust_of_java")
+    count = 200 if tls is None else 50  # It has a connection for each, and its handshakes cost.
+    with abused(driver, tls, max_connections=300) as (server, honest):
+        with program(
+            "java", *trust, *client_in_java, "Client", url(server, tls), str(count)
+        ) as said:
+            honest.wait_for_more()
+        assert said[0] == http1.GREETING.decode() * count
 
 
 def test_a_client_of_openssl_stays_and_asks_twice(driver: str, ids: Identities) -> None:

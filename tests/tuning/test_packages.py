@@ -96,6 +96,17 @@ def test_two_debian_packages_of_one_tree_are_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_package_of_an_unpacked_archive_is_as_old_as_its_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need("dpkg-deb", "dpkg-shlibdeps")
+    monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "none"))
+    first_line = build("deb", tmp_path / "out").read_bytes().split(b"\n")[1]
+    assert int(first_line.split()[1]) == int((TOP / "pyproject.toml").stat().st_mtime)
+
+
+@pytest.mark.slow
 def test_the_rpm_is_clean_and_holds_what_is_installed(tmp_path: Path) -> None:
     need("rpmbuild", "rpm", "rpmlint")
     package = build("rpm", tmp_path / "out")

@@ -2,13 +2,14 @@
 # deb.sh VERSION OUT: a Debian package of what `make install` puts in place, in the directory OUT.
 #
 # Without debhelper, so that it works wherever dpkg-deb does. The dependencies are those that
-# dpkg-shlibdeps finds in the program; the times of files are that of the last commit, if there is
-# one, so that two builds give one package.
+# dpkg-shlibdeps finds in the program; the times of files are that of the last commit, or in an
+# unpacked archive that of the file with the version, so that two builds give one package.
 set -eu
 version=$1 out=$2
 here=$(cd "$(dirname "$0")/.." && pwd)
 arch=$(dpkg --print-architecture)
-SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$here" log -1 --format=%ct 2>/dev/null || date +%s)}
+committed() { git -C "$here" log -1 --format=%ct 2>/dev/null || stat -c %Y "$here/../pyproject.toml"; }
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(committed)}
 export SOURCE_DATE_EPOCH
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

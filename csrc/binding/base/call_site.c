@@ -20,7 +20,7 @@
 
 enum kind {
     KIND_PROGRAM,    /* what is looked for */
-    KIND_OURS,       /* hardsock, contextlib */
+    KIND_OURS,       /* hardsock; contextlib, whose frames only pass calls on */
     KIND_LIBRARY,    /* passed over, with the hooks that it calls */
     KIND_DISPATCHER, /* a library that calls handlers of the program: those stand for themselves */
     KIND_END,        /* outside of it is nobody who asked */
@@ -45,13 +45,8 @@ find_package(mod_state *st)
 int
 call_site_init(mod_state *st)
 {
-    PyObject *contextlib = PyImport_ImportModule("contextlib");
-
-    if (contextlib != NULL)
-        st->contextlib_file = PyObject_GetAttrString(contextlib, "__file__");
-    Py_XDECREF(contextlib);
-    if (st->contextlib_file == NULL || (st->module_kinds = PyDict_New()) == NULL ||
-        (st->file_kinds = PyDict_New()) == NULL)
+    st->module_kinds = Py_BuildValue("{s:i}", "contextlib", KIND_OURS);
+    if (st->module_kinds == NULL || (st->file_kinds = PyDict_New()) == NULL)
         return -1;
     return find_package(st);
 }
@@ -106,7 +101,7 @@ find_kind(mod_state *st, PyFrameObject *frame, PyObject *file)
     PyObject *globals, *name;
     enum kind kind = KIND_PROGRAM;
 
-    if (starts_with(file, st->package_dir) || PyUnicode_Compare(file, st->contextlib_file) == 0)
+    if (starts_with(file, st->package_dir))
         return KIND_OURS;
     if ((globals = hs_frame_globals(frame)) == NULL)
         return KIND_PROGRAM;

@@ -144,7 +144,6 @@
 /* Every other object of the state. X(field) */
 #define HS_OBJECTS(X)                                                                              \
     X(package_dir)     /* a str with a slash at the end: where our own Python files are */         \
-    X(contextlib_file) /* a str: its frames only pass calls on */                                  \
     X(module_kinds)    /* a dict: how call_site.c takes the frames of a module, by its name */     \
     X(file_kinds)      /* a dict: what came of that, by the name of a code's file */               \
     X(scope)           /* the ContextVar of the ambient token */                                   \
