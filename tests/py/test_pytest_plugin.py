@@ -16,6 +16,7 @@ import hardsock as hs
 from hardsock import _core
 from hardsock.lab.threads import run_threaded
 from hardsock.leaks.owners import KINDS, Finding, Owner, Owners
+from support.inner import alone
 from support.require import need_module
 
 LEAKS = """
@@ -84,7 +85,7 @@ LEAKING = re.findall(r"# LINE (\w+)", LEAKS)
 
 @pytest.fixture
 def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    alone(monkeypatch)
     pytester.makeini("[pytest]\n")
     return pytester
 
@@ -762,9 +763,9 @@ def test_owner_has_what_names_it() -> None:
     assert not owner.has(None, owner.began, me)
 
 
-def test_a_leak_in_a_library_names_the_line_that_called_it(pytester: pytest.Pytester) -> None:
+def test_a_leak_in_a_library_names_the_line_that_called_it(suite: pytest.Pytester) -> None:
     need_module("urllib3")
-    pytester.makepyfile(
+    suite.makepyfile(
         """
         import socket
         import urllib3.connection
@@ -777,7 +778,7 @@ def test_a_leak_in_a_library_names_the_line_that_called_it(pytester: pytest.Pyte
             conn.connect()
         """
     )
-    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "--hardsock-leaks=descriptors")
+    result = suite.runpytest_subprocess("-p", "no:cacheprovider", "--hardsock-leaks=descriptors")
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines(["*socket:*names_the_line_that_called_it.py:6 in test_leaks*"])
     result.stdout.fnmatch_lines(["*socket:*names_the_line_that_called_it.py:9 in test_leaks*"])
