@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -598,8 +599,8 @@ def test_what_a_thread_leaves_in_a_cycle_while_the_plugin_waits_is_no_leak(
     held[0].close()  # type: ignore[attr-defined]
     collect = gc.collect
 
-    def collect_and_let_the_thread_end() -> int:
-        found = collect()
+    def collect_and_let_the_thread_end(generation: int = 2) -> int:
+        found = collect(generation)
         if held:
             cycle = [held.pop()]
             cycle.append(cycle)
@@ -607,6 +608,33 @@ def test_what_a_thread_leaves_in_a_cycle_while_the_plugin_waits_is_no_leak(
 
     monkeypatch.setattr(gc, "collect", collect_and_let_the_thread_end)
     assert _texts(owners.leftovers(owner, (), wait=0.01)) == []
+    owners.end(owner)
+    owners.stop()
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_what_is_old_is_not_looked_through_for_young_garbage(
+    is_old: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owners = Owners(KINDS["all"])
+    owner = owners.begin("a test that leaves a cycle")
+    cycle: list[object] = [hs.listen(("127.0.0.1", 0))]
+    cycle.append(cycle)
+    if is_old:
+        gc.collect()
+    cycle[0].close()  # type: ignore[attr-defined]
+    del cycle
+    collect, asked = gc.collect, []
+
+    def note(generation: int = 2) -> int:
+        asked.append(generation)
+        return collect(generation)
+
+    monkeypatch.setattr(gc, "collect", note)
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail(f"it waits {seconds} s"))
+    assert _texts(owners.leftovers(owner, (), wait=60.0)) == []
+    assert asked[0] < 2
+    assert is_old or len(asked) == 1
     owners.end(owner)
     owners.stop()
 
