@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 import distro  # noqa: E402
 
 SUITES = ("bookworm", "trixie", "sid")
-STATIC = ROOT / "build/static"
+STATIC = Path(os.environ.get("HARDSOCK_STATIC") or ROOT / "build/static")
 WHEELS = ROOT / "build/wheels"
 SHARED = "/var/cache/hardsock"  # distro.py's name for the cache that a tree and this machine share
 TAG = "import sys; print('cp%d%d' % sys.version_info[:2] + getattr(sys, 'abiflags', ''))"
@@ -155,7 +155,11 @@ def wheel_for(suite: str, tag: str) -> Path:
     archives = os.environ.get("HARDSOCK_ARCHIVES")
     if archives:
         shutil.copytree(archives, distro.cache() / "inside/archives", dirs_exist_ok=True)
-    script = f"HARDSOCK_ARCHIVES={SHARED}/archives exec python3 packaging/wheel.py build --to {SHARED}/wheels python3"
+    # What is linked in stays in the cache: OpenSSL takes longer than all the rest.
+    script = f"""
+export HARDSOCK_ARCHIVES={SHARED}/archives HARDSOCK_STATIC={SHARED}/static-{suite}
+exec python3 packaging/wheel.py build --to {SHARED}/wheels python3
+"""
     if distro.run(suite, ["sh", "-euc", script]):
         sys.exit(f"wheel: it could not be built in the tree of {suite}")
     (made,) = inside.glob(f"hardsock-*-{tag}-{tag}-*.whl")

@@ -46,7 +46,7 @@ def _tool(name: str) -> ModuleType:
     [
         ("debian/changelog", r"^hardsock \((\S+)\)"),
         ("packaging/hardsock.spec", r"^Version: +(\S+)$"),
-        ("packaging/conda/meta.yaml", r"^  version: (\S+)$"),
+        ("packaging/conda/recipe.yaml", r"^  version: (\S+)$"),
     ],
 )
 def test_each_package_has_the_version_of_the_header(file: str, pattern: str) -> None:
@@ -63,6 +63,41 @@ def test_the_library_package_has_the_name_of_its_abi() -> None:
     assert f"%global soversion {abi[1]}\n" in (PACKAGING / "hardsock.spec").read_text()
 
 
+def test_debians_list_of_symbols_is_that_of_the_library(tmp_path: Path) -> None:
+    """The package's build fails where one has come or gone (debian/rules: -c4)."""
+    library = ROOT / "build/release/libhardsock.so"
+    if not library.exists():
+        pytest.skip("make lib builds it")
+    with available():
+        if shutil.which("dpkg-gensymbols") is None:
+            raise Unavailable("dpkg-gensymbols is not installed (Debian: dpkg-dev)")
+    (tmp_path / "debian").mkdir()
+    for name in ("control", "changelog", "libhardsock0.symbols"):
+        shutil.copy2(ROOT / "debian" / name, tmp_path / "debian")
+    kept = tmp_path / "debian/libhardsock0.symbols"
+
+    def said() -> tuple[int, str]:
+        made = tmp_path / "made"
+        made.unlink(missing_ok=True)  # It would be what is compared with.
+        command = [
+            "dpkg-gensymbols",
+            "-plibhardsock0",
+            "-c4",
+            f"-e{library.resolve()}",
+            f"-O{made}",
+        ]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        return done.returncode, done.stdout
+
+    assert said()[0] == 0
+    text = kept.read_text()
+    kept.write_text(text.replace(" hs_version@", " hs_was_there@"))
+    state, text = said()
+    assert state != 0
+    assert re.search(r"^\+#MISSING: .* hs_was_there@Base", text, re.M)
+    assert re.search(r"^\+ hs_version@Base", text, re.M)
+
+
 def test_the_spec_parses_and_names_its_packages() -> None:
     with available():
         if shutil.which("rpmspec") is None:
@@ -77,18 +112,19 @@ def test_the_spec_parses_and_names_its_packages() -> None:
     assert sorted(done.stdout.splitlines()) == sorted(f"{name} {version}" for name in packages)
 
 
-def test_the_conda_recipe_is_what_conda_build_reads() -> None:
+def test_the_conda_recipe_has_what_a_build_needs() -> None:
+    """`make conda` has rattler-build read it, build by it and run its tests."""
     need_module("yaml")
     yaml = importlib.import_module("yaml")
-    text = (PACKAGING / "conda/meta.yaml").read_text()
-    recipe = yaml.safe_load(
-        re.sub(r"\{\{ *(.*?) *\}\}", r"\1", text)
-    )  # as its templates fill it in
-    assert set(recipe) == {"package", "source", "build", "requirements", "test", "about"}
-    assert recipe["package"] == {"name": "hardsock", "version": hs.__version__}
+    recipe = yaml.safe_load((PACKAGING / "conda/recipe.yaml").read_text())
+    assert recipe["package"] == {"name": "hardsock", "version": "${{ version }}"}
     assert (PACKAGING / "conda" / recipe["source"]["path"] / "pyproject.toml").is_file()
-    run = set(recipe["requirements"]["run"])
-    assert run - {"ca-certificates"} <= set(recipe["requirements"]["host"])
+    host, run = (set(recipe["requirements"][part]) for part in ("host", "run"))
+    assert {"openssl", "python", "yaml"} <= host  # conda-forge's libyaml is called so
+    assert run - {"ca-certificates"} <= host
+    build = re.search(r'^requires = \["(\S+)"\]$', (ROOT / "pyproject.toml").read_text(), re.M)
+    assert build is not None
+    assert build[1].replace(">=", " >=") in host
 
 
 def test_openssl_names_itself() -> None:
