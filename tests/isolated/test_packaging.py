@@ -281,6 +281,17 @@ def test_a_wheel_that_is_made_twice_is_the_same(tmp_path: Path) -> None:
     assert (tmp_path / "one.whl").read_bytes() == (tmp_path / "two.whl").read_bytes()
 
 
+def test_a_program_that_is_not_stripped_is_seen(tmp_path: Path) -> None:
+    sections = _tool("try_wheel").sections
+    program = tmp_path / "program"
+    source = "int main(void) { return 0; }\n"
+    subprocess.run(["cc", "-g", "-xc", "-", "-o", program], input=source, text=True, check=True)
+    whole = sections(program.read_bytes())
+    assert {".text", ".symtab", ".debug_info"} <= whole
+    subprocess.run(["strip", "--strip-unneeded", program], check=True)
+    assert whole - sections(program.read_bytes()) >= {".symtab", ".debug_info"}
+
+
 # ---- what users may rely on
 
 
