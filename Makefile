@@ -415,6 +415,10 @@ wheel: need-dev ## a wheel by the release's steps, tried in bare trees of Debian
 	$(Q)$(PY) packaging/wheel.py build
 	$(Q)$(PY) packaging/wheel.py check $(WHEEL_SUITES)
 
+.PHONY: check-source
+check-source: need-dev ## the source archive installed in bare trees (WHEEL_SUITES), with what its build asks for; root
+	$(Q)$(PY) packaging/wheel.py source $(WHEEL_SUITES)
+
 deb: ## hardsock-tune alone as a Debian package, in build/tune/packages
 rpm: ## the same as an RPM
 static: ## the same as one file that needs nothing of the machine (musl)
@@ -443,8 +447,10 @@ conda: need-dev ## a conda package by the recipe, by rattler-build, with stand-i
 	$(Q)$(PY) packaging/conda_trial.py
 
 # Each builds and tries what a release has, and is a stage of the night.
-.PHONY: nightly-wheel nightly-wheel-musl nightly-debian nightly-rpms nightly-conda
+.PHONY: nightly-wheel nightly-wheel-musl nightly-debian nightly-rpms nightly-conda nightly-source
 nightly-wheel: wheel
+
+nightly-source: check-source
 
 nightly-wheel-musl: wheel-musl
 

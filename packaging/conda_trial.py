@@ -109,8 +109,13 @@ def trial() -> None:
     asked = variant.recipe.requirements.to_dict()
     with tempfile.TemporaryDirectory(prefix="hardsock-conda-") as held:
         channel = Path(held) / "channel"
-        stand_ins([one for part in asked.values() for one in part], channel)
-        package = build(variant, channel, [channel], test_strategy="native")
+        LOG.unlink(missing_ok=True)
+        try:
+            stand_ins([one for part in asked.values() for one in part], channel)
+            package = build(variant, channel, [channel], test_strategy="native")
+        except Exception as exc:
+            tail = "".join(LOG.read_text().splitlines(keepends=True)[-40:])
+            sys.exit(f"{tail}conda: {exc}; the whole log is in {LOG}")
         say(f"{package.name}: built, and its tests passed")
 
 
