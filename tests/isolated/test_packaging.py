@@ -237,6 +237,18 @@ def test_setup_names_the_tool_that_makes_what_is_missing(tmp_path: Path) -> None
     )
 
 
+def test_a_bare_machine_is_told_all_that_is_missing_at_once(tmp_path: Path) -> None:
+    """Nothing is compiled before: the first thing said is not that some program was not found."""
+    (tmp_path / "bin").mkdir()
+    command = [sys.executable, "setup.py", "-q", "build", "--build-lib", str(tmp_path / "lib")]
+    environment = os.environ | {"CC": "no-such-compiler", "PATH": str(tmp_path / "bin")}
+    done = subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True)
+    assert done.returncode == 1
+    assert "\nhardsock cannot be built here. Missing:\n" in f"\n{done.stderr}"
+    asked = re.findall(r": apt install (\S+) \| dnf install \S+ \| apk add \S+$", done.stderr, re.M)
+    assert set(asked) == {"gcc", "make", "libc6-dev", "python3-dev", "libssl-dev", "libyaml-dev"}
+
+
 # ---- the wheel
 
 
