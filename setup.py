@@ -124,10 +124,12 @@ class BuildExt(build_ext):
         becomes hardsock-NAME. Without a compiler flag of their own: they link nothing but libc."""
         compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
         flags = [*FLAGS["HS_STD"], *FLAGS["HS_OPT_RELEASE"], *FLAGS["HS_HARDEN"]]
+        flags += shlex.split(os.environ.get("CFLAGS", ""))
         for place in sorted(p for p in (ROOT / "lab").iterdir() if p.is_dir()):
             target = Path(self.build_lib) / f"hardsock/lab/hardsock-{place.name}"
             target.parent.mkdir(parents=True, exist_ok=True)
             command = [*compiler, *flags, *sorted(map(str, place.glob("*.c")))]
+            command += [*FLAGS["HS_LDFLAGS"], *shlex.split(os.environ.get("LDFLAGS", ""))]
             if subprocess.run([*command, "-o", str(target), "-lm"]).returncode != 0:
                 sys.exit(f"{target.name} cannot be built here; see the messages above.")
 
