@@ -148,6 +148,7 @@ struct hs_conn {
     struct hs_frame found; /* consumed 0: none; the frame that a call waited for */
     struct pace pace;
     struct quiet quiet;
+    bool drained;            /* the last try took all there was; belongs to the same */
     size_t read_size;        /* how much is asked of the kernel at once when buffering */
     _Atomic size_t buffered; /* in the buffer, for those who only look */
     _Atomic int64_t half_closed_ns;
@@ -227,6 +228,8 @@ static inline void
 hs_ask_begin(struct hs_conn *c, enum hs_dir dir)
 {
     atomic_store_explicit(&c->dirs[dir].asks, true, memory_order_release);
+    if (dir == HS_DIR_IN)
+        c->drained = false;
 }
 hs_err hs_ask_end(struct hs_conn *c, enum hs_dir dir, hs_err rv);
 /* The layer's, with that around it. */
