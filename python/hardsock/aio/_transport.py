@@ -153,23 +153,59 @@ class SocketFace:
         return f"<hardsock.aio.SocketFace of {self._conn!r}>"
 
 
-class Unsent(selectors.DefaultSelector):
+class Unsent(selectors.EpollSelector):
     """The selector of a loop; before each wait it sends what the loop's transports have gathered.
 
     A loop that ends its run does not wait any more: it calls `send_all` itself.
+
+    Once there is a Hub it is waited in that one's set, where the selector's own set, with all that is
+    not hardsock's, is one more descriptor: what is hardsock's costs one call of the kernel, and not two.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.turn = 0  # how often the loop has waited
         self.transports: collections.deque[Transport] = collections.deque()
+        self._hub: Hub | None = None
+        self._due: list[tuple[selectors.SelectorKey, int]] = []  # What says that the Hub is to run.
+
+    def wait_in(self, hub: Hub) -> None:
+        """Wait in the set of *hub*, which is registered; where the kernel refuses, as before."""
+        due = [(self.get_key(hub), selectors.EVENT_READ)]
+        with contextlib.suppress(OSError):
+            hub.take_others(self.fileno())
+            self._hub, self._due = hub, due
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        """As ever."""
+        key = super().unregister(fileobj)
+        if self._due and key is self._due[0][0]:
+            self._leave_hub().leave_others(self.fileno())
+        return key
+
+    def _leave_hub(self) -> Hub:
+        hub, self._hub, self._due = self._hub, None, []
+        assert hub is not None
+        return hub
+
+    def close(self) -> None:
+        """As ever."""
+        self._hub, self._due = None, []
+        super().close()
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """As ever; it does not wait if somebody was told meanwhile, who may have plans."""
         self.turn += 1
         if self.transports and not self.send_all():
             timeout = 0
-        return super().select(timeout)
+        hub = self._hub
+        ready = hub.wait(timeout) if hub is not None else None
+        if ready is None:
+            return super().select(timeout)
+        if ready < 2:
+            return self._due if ready else []
+        found = super().select(0)
+        return found + self._due if ready == 3 else found
 
     def send_all(self) -> bool:
         """Send it all, as far as the kernel takes it; whether nobody had to be told."""
@@ -406,7 +442,8 @@ class Transport(asyncio.Transport):
         if self._lost or not data:
             return
         scope = _scope.get()
-        if (scope is not None or self._held) and self._holds_back(data):
+        # Most scopes live: then nothing is held back, and nothing was.
+        if (self._held or (scope is not None and scope.cancelled)) and self._holds_back(data):
             return
         if self._asker is not scope:
             self._asker = scope if self._asker is _NOBODY else _SEVERAL
