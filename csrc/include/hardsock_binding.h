@@ -567,8 +567,8 @@ void hs_conn_lost_input(struct hs_conn *c);
 /* For a caller that sends a message in several calls and will not finish it: nobody may write
  * behind the part that is out. */
 void hs_conn_lost_output(struct hs_conn *c);
-/* hs_conn_shutdown() for the one whose lease the op names, if it was lent. It may wait, for a second
- * at most, for a call in another thread that is being told why the connection is over. */
+/* hs_conn_shutdown() for the one whose lease the op names, if it was lent. It may wait, a second at
+ * most, for a call in another thread that is being told why the connection is over. */
 HS_NODISCARD hs_err hs_conn_shutdown_by(struct hs_conn *c, const struct hs_op *op, int how,
                                         struct hs_error *err);
 /* Whether it is open and nothing is to be read, nor the peer's end; what comes while somebody reads

@@ -526,7 +526,7 @@ def test_a_reload_with_a_bad_certificate_ends_there_and_the_old_ones_go_on(
         server.reload()
         assert poll_until(lambda: "the reload ends here" in caplog.text, 60)
         assert "cannot be started" in caplog.text
-        assert len(os.listdir("/proc/self/fd")) == descriptors
+        assert poll_until(lambda: len(os.listdir("/proc/self/fd")) == descriptors, 60)
         assert pids(server) == before
         assert visit() in before
         with pytest.raises((hs.HardsockError, EOFError)):
@@ -552,7 +552,7 @@ def test_a_process_that_cannot_be_started_leaves_nothing_open(
                 patch.setattr(owner, name, fail_of_descriptors)
                 server.reload()
                 assert poll_until(lambda n=number: caplog.text.count("reload ends") == n, 60)
-            assert len(os.listdir("/proc/self/fd")) == descriptors
+            assert poll_until(lambda: len(os.listdir("/proc/self/fd")) == descriptors, 60)
             assert pids(server) == before
         assert ask(server.address) in before
         server.reload()

@@ -25,7 +25,7 @@ from support.serving import Honest
 from support.signals import wait_until_caught
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "deploying.md"
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 def blocks(language: str) -> list[str]:
