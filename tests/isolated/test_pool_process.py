@@ -52,7 +52,8 @@ def test_exit_while_a_daemon_thread_waits_in_the_queue() -> None:
         + """
 pool = hs.Pool(address, max_size=1)
 conn = pool.acquire(timeout=30)
-threading.Thread(target=pool.acquire, daemon=True).start()
+got = []  # Dropped, it would be told of on standard error, whose lock this thread would die with.
+threading.Thread(target=lambda: got.append(pool.acquire()), daemon=True).start()
 while pool.stats().waiting == 0:
     pass
 conn.close()
