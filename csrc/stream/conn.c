@@ -64,7 +64,7 @@ conn_new(int family, const struct hs_addr *peer, const struct hs_sockopts *opts,
     c->quiet.span_ns = c->quiet.first_by_ns = HS_NEVER;
     hs_wakelist_init(&c->wakers);
     c->created_ns = hs_now();
-    c->changed = changed;
+    c->changed = (uint16_t)changed;
     c->opts = *opts;
     return c;
 }

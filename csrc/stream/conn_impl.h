@@ -114,6 +114,7 @@ struct hs_roll_entry {
     _Atomic int64_t application_ns, gil_ns;
 };
 
+/* A server has one for each quiet client: the order of the fields leaves few holes. */
 struct hs_conn {
     unsigned magic;
     atomic_int refs;
@@ -136,7 +137,7 @@ struct hs_conn {
     atomic_bool has_turns;            /* somebody bounds one of them, or has */
     atomic_bool handshaking;          /* between the first step of a handshake and its last */
     atomic_bool mid_message;          /* a call waits for the rest of something */
-    atomic_uchar local_state;         /* LOCAL_*: whether local is there */
+    uint32_t read_size; /* how much is asked of the kernel at once when buffering; as `in` */
     struct hs_slots *slots;           /* owns a reference, or NULL; write once, before in_slots */
     struct hs_departures *departures; /* owns a reference, or NULL; write once, as slots */
     struct hs_delays *delays;         /* owns a reference, or NULL; write once, as slots */
@@ -148,7 +149,6 @@ struct hs_conn {
     struct hs_frame found; /* consumed 0: none; the frame that a call waited for */
     struct pace pace;
     struct quiet quiet;
-    size_t read_size;        /* how much is asked of the kernel at once when buffering */
     _Atomic size_t buffered; /* in the buffer, for those who only look */
     _Atomic int64_t half_closed_ns;
     int64_t created_ns;
@@ -156,7 +156,9 @@ struct hs_conn {
                                           * client. Others know c by then, and may look. */
     struct hs_conn_guest *_Atomic guest; /* NULL: none, or told already */
     struct hs_spot *_Atomic spot;        /* owns: where it is parked; NULL: it never was */
-    unsigned changed;
+    uint16_t changed;          /* settings that the kernel made into something else */
+    atomic_uchar local_state;  /* LOCAL_*: whether local is there */
+    bool drained;              /* the last try took all there was; belongs with `in` */
     struct sockaddr_in6 local; /* of either family, from the first question on */
     struct hs_sockopts opts;   /* as asked; immutable */
     struct hs_roll_entry roll;
@@ -227,6 +229,8 @@ static inline void
 hs_ask_begin(struct hs_conn *c, enum hs_dir dir)
 {
     atomic_store_explicit(&c->dirs[dir].asks, true, memory_order_release);
+    if (dir == HS_DIR_IN)
+        c->drained = false;
 }
 hs_err hs_ask_end(struct hs_conn *c, enum hs_dir dir, hs_err rv);
 /* The layer's, with that around it. */

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from hardsock.lab import PeerScript
 from hardsock.lab.endpoint import connect_to
 from support.require import Unavailable, available
 
@@ -161,18 +162,47 @@ def test_the_binding_header_is_not_installed(installed: Path) -> None:
     assert [path.name for path in (installed / "include").iterdir()] == ["hardsock.h"]
 
 
+def program_of_the_page() -> str:
+    text = (ROOT / "docs/c-api.md").read_text()
+    return next(block for block in re.findall(r"```c\n(.*?)```", text, re.S) if "#include" in block)
+
+
+def test_the_program_of_the_page_ends_with_an_answer_a_reason_or_the_deadline(
+    installed: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "get.c"
+    source.write_text(program_of_the_page().replace("5000000000", "500000000"))
+    program = compiled(installed, source, tmp_path / "get")
+    said = [("recv_until", b"\r\n\r\n"), ("send", b"HTTP/1.0 200 OK\r\n\r\nhello")]
+    patient = tmp_path / "patient.c"
+    patient.write_text(program_of_the_page().replace("5000000000", "60000000000"))
+    with PeerScript(said) as server:
+        where = "{}:{}".format(*server.address)
+        answered = compiled(installed, patient, tmp_path / "patient")
+        assert run(answered, where) == (
+            0,
+            "HTTP/1.0 200 OK\n\nhello",
+            "",
+        )  # text: \r\n is read as \n
+    with PeerScript([("stall",)], check=False) as server:
+        status, out, err = run(program, "{}:{}".format(*server.address))
+    assert (status, out) == (1, "")
+    assert err.startswith("deadline exceeded (recv): ")
+    status, out, err = run(program, "nohost")
+    assert (status, out) == (1, "")
+    assert err.startswith("invalid argument (-): 'nohost' has no port")
+
+
 def test_c_in_the_documentation_compiles(installed: Path, tmp_path: Path) -> None:
     text = (ROOT / "docs/c-api.md").read_text()
     blocks = re.findall(r"```c\n(.*?)```", text, re.S)
-    assert blocks
+    assert blocks.pop(0) == program_of_the_page()
     head = (installed / "include/hardsock.h").read_text().split("*/", 1)[0]
     example = "\n".join(
         line.removeprefix(" *") for line in head.split("\n") if line.startswith(" *     ")
     )
-    source = "#include <hardsock.h>\n#include <stdio.h>\nvoid fail(const struct hs_error *err);\n"
+    source = "#include <hardsock.h>\n#include <stdio.h>\nint fail(const struct hs_error *err);\n"
     for number, block in enumerate([*blocks, example]):
-        if "fprintf" in block:
-            block = f"struct hs_error err = {{0}};\n{block}"
         source += f"void example_{number}(void);\nvoid example_{number}(void)\n{{\n{block}\n}}\n"
     path = tmp_path / "blocks.c"
     path.write_text(source)

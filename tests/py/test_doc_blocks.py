@@ -216,6 +216,19 @@ def test_no_program_is_only_indented(page: Path) -> None:
     assert found == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_line_of_prose_begins_as_something_else(page: Path) -> None:
+    """A line broken before ``>`` is a quotation, and one before ``1.`` or ``-`` a list."""
+    text = re.sub(r"^\s*```.*?^\s*```", "\n", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    lines = text.split("\n")
+    found = [line for line in lines if line.startswith(">")]
+    for before, line in zip(["", *lines], lines, strict=False):
+        begins = re.match(r"([-+*]|\d+[.)]|#{1,6}) |=+$|-+$", line)
+        if begins and re.match(r"\w", before) and not re.match(r"\d+[.)] ", before):
+            found.append(line)
+    assert found == []
+
+
 @pytest.mark.parametrize("block", of("py"), ids=str)
 def test_python_that_is_not_run_is_python_and_its_names_exist(block: Block) -> None:
     assert names_that_are_missing(parse(block.text)) == []
