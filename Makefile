@@ -414,8 +414,13 @@ dist: need-dev ## sdist and wheel in dist/
 	$(Q)$(PY) -m build --no-isolation
 
 wheel: need-dev ## a wheel by the release's steps, tried in bare trees of Debian releases (WHEEL_SUITES); root
+	$(Q)rm -f build/wheels/*-manylinux*.whl # of sources that were others
 	$(Q)$(PY) packaging/wheel.py build
 	$(Q)$(PY) packaging/wheel.py check $(WHEEL_SUITES)
+
+.PHONY: check-source
+check-source: need-dev ## the source archive installed in bare trees (WHEEL_SUITES), with what its build asks for; root
+	$(Q)$(PY) packaging/wheel.py source $(WHEEL_SUITES)
 
 deb: ## hardsock-tune alone as a Debian package, in build/tune/packages
 rpm: ## the same as an RPM
@@ -430,8 +435,33 @@ wheel-musl: need-dev ## the same with musl, tried in a root that holds musl and 
 debian: ## Debian packages, built and tried in a tree of Debian sid; root
 	$(Q)PYTHON=$(TOOLPY) sh packaging/debian.sh
 
-rpms: need-dev ## RPM packages of it all by the spec, with stand-ins for Fedora's macros
+rpms: need-dev ## RPM packages of it all by the spec, with stand-ins for Fedora's macros; root
 	$(Q)PYTHON=$(PY) sh packaging/rpm.sh
+
+.PHONY: check-workflow nightly-workflow
+check-workflow: ## the release's workflow as actionlint sees it, which Go fetches
+	$(Q)command -v go > /dev/null || { echo 'check-workflow: go is not installed; it fetches actionlint' >&2; exit 1; }
+	$(Q)go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12 -no-color .github/workflows/*.yml
+
+nightly-workflow: check-workflow
+
+.PHONY: conda
+conda: need-dev ## a conda package by the recipe, by rattler-build, with stand-ins for conda's packages
+	$(Q)$(PY) packaging/conda_trial.py
+
+# Each builds and tries what a release has, and is a stage of the night.
+.PHONY: nightly-wheel nightly-wheel-musl nightly-debian nightly-rpms nightly-conda nightly-source
+nightly-wheel: wheel
+
+nightly-source: check-source
+
+nightly-wheel-musl: wheel-musl
+
+nightly-debian: debian
+
+nightly-rpms: rpms
+
+nightly-conda: conda
 
 install: lib tune ## libraries, header, pkg-config file and hardsock-tune under $(DESTDIR)$(PREFIX)
 	$(Q)install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)

@@ -25,7 +25,6 @@ if not sys.platform.startswith("linux"):
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
-from setuptools.command.build_py import build_py
 from setuptools.command.egg_info import egg_info
 
 # setuptools has no face of its own for this one; importing it first made its distutils the one.
@@ -117,6 +116,22 @@ class BuildExt(build_ext):
 
         self.compiler._compile = compile_one
         super().build_extensions()
+        if not self.inplace and not self.editable_mode:
+            self.build_lab()
+
+    def build_lab(self):
+        """The lab's programs stand beside their Python, so that the core need not know them: lab/NAME
+        becomes hardsock-NAME. Without a compiler flag of their own: they link nothing but libc."""
+        compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+        flags = [*FLAGS["HS_STD"], *FLAGS["HS_OPT_RELEASE"], *FLAGS["HS_HARDEN"]]
+        flags += shlex.split(os.environ.get("CFLAGS", ""))
+        for place in sorted(p for p in (ROOT / "lab").iterdir() if p.is_dir()):
+            target = Path(self.build_lib) / f"hardsock/lab/hardsock-{place.name}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            command = [*compiler, *flags, *sorted(map(str, place.glob("*.c")))]
+            command += [*FLAGS["HS_LDFLAGS"], *shlex.split(os.environ.get("LDFLAGS", ""))]
+            if subprocess.run([*command, "-o", str(target), "-lm"]).returncode != 0:
+                sys.exit(f"{target.name} cannot be built here; see the messages above.")
 
     def copy_file(self, infile, outfile, *args, **kwargs):
         """Into place in one step: another build, or a program, may be reading the old one."""
@@ -145,9 +160,13 @@ class BuildExt(build_ext):
                 f"HARDSOCK_STATIC={STATIC}: no lib/libssl.a there; packaging/static_libs.py {STATIC} "
                 "makes it."
             )
+        if not shutil.which("make"):
+            missing.append(("make", "make", "make", "make"))
         if not self.compiles("int x;", "-fsyntax-only"):
             compiler = self.compiler.compiler_so[0]
             missing.append((f"a C compiler ({compiler} does not work)", *COMPILER_PACKAGES))
+            # It would be what finds the rest.
+            missing += [(f"perhaps {header}", *packages) for header, _, *packages in NEEDS]
         else:
             for header, library, *packages in NEEDS:
                 probe = f"#if !__has_include(<{header}>)\n#error missing\n#endif\n"
@@ -206,23 +225,6 @@ class Build(build):
         self.build_base = SCRATCH
 
 
-class BuildPy(build_py):
-    """The lab's programs stand beside their Python, so that the core need not know them: lab/NAME
-    becomes hardsock-NAME. Without a compiler flag of their own: they link nothing but libc."""
-
-    def run(self):
-        super().run()
-        if pure or self.editable_mode:
-            return
-        compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
-        flags = [*FLAGS["HS_STD"], *FLAGS["HS_OPT_RELEASE"], *FLAGS["HS_HARDEN"]]
-        for place in sorted(p for p in (ROOT / "lab").iterdir() if p.is_dir()):
-            target = Path(self.build_lib) / f"hardsock/lab/hardsock-{place.name}"
-            command = [*compiler, *flags, *sorted(map(str, place.glob("*.c")))]
-            if subprocess.run([*command, "-o", str(target), "-lm"]).returncode != 0:
-                sys.exit(f"{target.name} cannot be built here; see the messages above.")
-
-
 class EggInfo(egg_info):
     """Its files are read while the wheel is made, so they are not shared either."""
 
@@ -239,7 +241,6 @@ setup(
     cmdclass={
         "build": Build,
         "build_ext": BuildExt,
-        "build_py": BuildPy,
         "build_scripts": BuildTune,
         "egg_info": EggInfo,
     },

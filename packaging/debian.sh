@@ -1,6 +1,6 @@
 #!/bin/sh
 # debian.sh: the Debian packages of this checkout, built in a throw-away tree of Debian sid, judged by
-# lintian, installed there and tried by their own tests (debian/tests). `make debian`; needs root.
+# lintian, installed there and tried by their own tests (debian/tests, by autopkgtest). `make debian`; needs root.
 #
 # What lintian may say and is not mended: the bug number of a first upload, and that the source is native.
 set -eu
@@ -16,7 +16,6 @@ say 'what the build needs'
 apt-get -qq update
 apt-get -y -qq --no-install-recommends install dpkg-dev debhelper lintian fakeroot >/dev/null
 apt-get -y -qq --no-install-recommends build-dep ./ >/dev/null
-here=$PWD
 build=$(mktemp -d)
 mkdir "$build/hardsock"
 tar -c --exclude=./build --exclude=./.venv --exclude=./.git . | tar -x -C "$build/hardsock"
@@ -31,17 +30,16 @@ say 'lintian'
 lintian --fail-on error,warning --suppress-tags initial-upload-closes-no-bugs \
     --display-info ./*.changes
 
-say 'install, and try'
-apt-get -y -qq --no-install-recommends install ./*.deb gcc libc6-dev pkgconf >/dev/null
-mkdir "$build/trial"
-cd "$build/trial" # not the checkout: what is installed is tried
-# A pipe's state is that of its last command: what is tried writes to a file.
-try() {
-    "$@" >"$build/said" 2>&1 || { cat "$build/said"; say "failed: $*"; exit 1; }
-    tail -3 "$build/said"
-}
-try hardsock demo --plain --patience 10
-try sh "$here/debian/tests/library"
-try sh "$here/debian/tests/tune"
-python3 -c 'import hardsock as hs; print("hardsock", hs.__version__, "on", hs.openssl_version())'
+say 'install, and run the packages'"'"' own tests'
+# It makes an archive of the packages for apt, and installs for each test what that one asks for.
+apt-get -y -qq --no-install-recommends install autopkgtest >/dev/null
+state=0
+autopkgtest --no-built-binaries --summary-file="$build/summary" \
+    ./*.deb "$build/hardsock/" -- null >"$build/log" 2>&1 || state=$?
+if [ $state != 0 ]; then
+    tail -60 "$build/log"
+    say "autopkgtest ended with $state"
+    exit 1
+fi
+cat "$build/summary"
 say ok

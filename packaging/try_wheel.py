@@ -1,6 +1,7 @@
 """What somebody does in the first minute after `pip install hardsock`, with nothing else about.
 
-    try_wheel.py [STEP...]    run by the interpreter that the wheel was installed for
+    try_wheel.py [STEP...]    run by the interpreter that the wheel was installed for; all steps, or those
+                              named: "contents" and "stripped" are of wheels, not of builds from source
 
 Uses the standard library and the wheel alone: a deadline ends a wait, TLS reaches a local server whose
 certificate the system trusts, the demo plays, the programs start. Ends with what was found wrong.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import struct
 import subprocess
 import sys
 import sysconfig
@@ -62,7 +64,14 @@ def tls() -> str:
 
 
 def demo() -> str:
-    done = subprocess.run([SCRIPTS / "hardsock", "demo"], capture_output=True, text=True)
+    command = [
+        SCRIPTS / "hardsock",
+        "demo",
+        "--plain",
+        "--patience",
+        "10",
+    ]  # a busy machine, or an emulator
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return f"{len(done.stdout.splitlines())} lines"
 
@@ -86,7 +95,30 @@ def contents() -> str:
     return ", ".join(f"{name} {version}" for name, version in parts.items())
 
 
-STEPS = {step.__name__: step for step in (contents, deadline, tls, demo, tune)}
+def sections(program: bytes) -> set[str]:
+    """The names of a 64-bit ELF file's sections."""
+    (begin,) = struct.unpack_from("<Q", program, 0x28)
+    size, count, names = struct.unpack_from("<HHH", program, 0x3A)
+    headers = [begin + i * size for i in range(count)]
+    (texts,) = struct.unpack_from("<Q", program, headers[names] + 0x18)
+    starts = [texts + struct.unpack_from("<I", program, header)[0] for header in headers]
+    return {program[at : program.index(b"\0", at)].decode() for at in starts}
+
+
+def stripped() -> str:
+    """What only a debugger reads is most of a program's size."""
+    programs = {}
+    for file in importlib.metadata.files("hardsock") or []:
+        content = file.locate().read_bytes()
+        if content[:4] == b"\x7fELF":
+            programs[file.name] = sections(content)
+    assert {"hardsock-tune"} < set(programs), sorted(programs)
+    whole = sorted(n for n, found in programs.items() if found & {".symtab", ".debug_info"})
+    assert not whole, f"not stripped: {', '.join(whole)}"
+    return f"{len(programs)} programs and modules"
+
+
+STEPS = {step.__name__: step for step in (contents, stripped, deadline, tls, demo, tune)}
 
 
 def main(names: list[str]) -> int:

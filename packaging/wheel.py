@@ -2,6 +2,7 @@
 
     wheel.py build [PYTHON...]   a wheel for each interpreter, into build/wheels (default: .venv's)
     wheel.py check [SUITE...]    install one in bare trees of Debian releases and try it there; root
+    wheel.py source [SUITE...]   the source archive instead, and what its build asks for; root
 
 The steps are those of [tool.cibuildwheel] in pyproject.toml: static_libs.py, pip wheel, repair.py,
 try_wheel.py. A bare tree has an interpreter, pip and ca-certificates, and nothing to build with. Where
@@ -28,7 +29,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 import distro  # noqa: E402
 
 SUITES = ("bookworm", "trixie", "sid")
-STATIC = ROOT / "build/static"
+STATIC = Path(os.environ.get("HARDSOCK_STATIC") or ROOT / "build/static")
 WHEELS = ROOT / "build/wheels"
 SHARED = "/var/cache/hardsock"  # distro.py's name for the cache that a tree and this machine share
 TAG = "import sys; print('cp%d%d' % sys.version_info[:2] + getattr(sys, 'abiflags', ''))"
@@ -87,6 +88,25 @@ for place in /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/ca-bundle.pem /etc/ssl/ce
     /srv/venv/bin/python -W error /srv/try_wheel.py tls
     mv "$place" /srv/bundle
 done
+"""
+
+
+# As somebody who knows nothing of it: what the build says is missing is installed, and nothing else.
+TRY_SOURCE = """
+export DEBIAN_FRONTEND=noninteractive
+unset CC  # that of other trees
+python3 -m venv /srv/venv
+apt-get -qq update
+while ! /srv/venv/bin/pip install -q /srv/*.tar.gz >/srv/said 2>&1; do
+    asked=$(sed -n 's/.*: apt install \\([^ ]*\\) |.*/\\1/p' /srv/said)
+    if [ -z "$asked" ] || [ "$asked" = "${before-}" ]; then cat /srv/said; exit 1; fi
+    echo "the build asks for" $asked
+    apt-get -y -qq --no-install-recommends install $asked >/srv/said 2>&1
+    before=$asked
+done
+cd /
+/srv/venv/bin/pip check
+/srv/venv/bin/python -W error /srv/try_wheel.py deadline tls demo tune
 """
 
 
@@ -155,7 +175,11 @@ def wheel_for(suite: str, tag: str) -> Path:
     archives = os.environ.get("HARDSOCK_ARCHIVES")
     if archives:
         shutil.copytree(archives, distro.cache() / "inside/archives", dirs_exist_ok=True)
-    script = f"HARDSOCK_ARCHIVES={SHARED}/archives exec python3 packaging/wheel.py build --to {SHARED}/wheels python3"
+    # What is linked in stays in the cache: OpenSSL takes longer than all the rest.
+    script = f"""
+export HARDSOCK_ARCHIVES={SHARED}/archives HARDSOCK_STATIC={SHARED}/static-{suite}
+exec python3 packaging/wheel.py build --to {SHARED}/wheels python3
+"""
     if distro.run(suite, ["sh", "-euc", script]):
         sys.exit(f"wheel: it could not be built in the tree of {suite}")
     (made,) = inside.glob(f"hardsock-*-{tag}-{tag}-*.whl")
@@ -163,25 +187,45 @@ def wheel_for(suite: str, tag: str) -> Path:
     return Path(shutil.copy2(made, WHEELS))
 
 
-def try_in(suite: str) -> bool:
+def try_in(suite: str, script: str, source: Path | None = None) -> bool:
+    """Run the script in a bare tree, beside the archive (without one: the tree's wheel)."""
     name = make_bare(suite)
     with (
         distro.locked(name, fcntl.LOCK_SH),
         tempfile.TemporaryDirectory(dir=distro.cache(), prefix="run-") as held,
     ):
         scratch = Path(held)
-        wheel = wheel_for(suite, version_in(name))
+        tried = source or wheel_for(suite, version_in(name))
         for part in ("upper/srv", "upper/usr/local/share/ca-certificates", "work"):
             (scratch / part).mkdir(mode=0o755, parents=True)
         (scratch / "upper").chmod(0o755)
         certificate(scratch)
         upper = scratch / "upper"
+        if source:
+            distro.bring_configuration(upper)  # What the build needs comes from the index.
+            settings = upper / "etc/apt/apt.conf.d/90hardsock"
+            settings.parent.mkdir(parents=True, exist_ok=True)
+            settings.write_text(distro.apt_settings())
         shutil.copy2(scratch / "ca.crt", upper / "usr/local/share/ca-certificates/trial.crt")
-        for file in (scratch / "server.pem", wheel, HERE / "try_wheel.py"):
+        for file in (scratch / "server.pem", tried, HERE / "try_wheel.py"):
             shutil.copy2(file, upper / "srv")
-        say(f"{suite}: {wheel.name}")
-        extra = {"HARDSOCK_TRY_CERTIFICATE": "/srv/server.pem"}
-        return distro.enter(name, ["sh", "-euc", TRY], extra, scratch).returncode == 0
+        say(f"{suite}: {tried.name}")
+        extra = {} if source else {"HARDSOCK_TRY_CERTIFICATE": "/srv/server.pem"}
+        return distro.enter(name, ["sh", "-euc", script], extra, scratch).returncode == 0
+
+
+def check(suites: list[str]) -> list[str]:
+    return [suite for suite in suites if not try_in(suite, TRY)]
+
+
+def check_source(suites: list[str]) -> list[str]:
+    with tempfile.TemporaryDirectory() as held:
+        command = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", held]
+        done = subprocess.run([*command, ROOT], capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"wheel: no source archive:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        (archive,) = Path(held).glob("*.tar.gz")
+        return [suite for suite in suites if not try_in(suite, TRY_SOURCE, archive)]
 
 
 def main(argv: list[str]) -> int:
@@ -190,13 +234,13 @@ def main(argv: list[str]) -> int:
     building = verbs.add_parser("build")
     building.add_argument("--to", type=Path, default=WHEELS)
     building.add_argument("interpreters", nargs="*", default=[sys.executable])
-    checking = verbs.add_parser("check")
-    checking.add_argument("suites", nargs="*", default=list(SUITES))
+    for verb, suites in (("check", SUITES), ("source", SUITES[:1])):
+        verbs.add_parser(verb).add_argument("suites", nargs="*", default=list(suites))
     args = parser.parse_args(argv)
     if args.verb == "build":
         build(args.interpreters, args.to)
         return 0
-    wrong = [suite for suite in args.suites if not try_in(suite)]
+    wrong = (check if args.verb == "check" else check_source)(args.suites)
     print(f"{len(args.suites) - len(wrong)} passed, {len(wrong)} failed {' '.join(wrong)}".strip())
     return 1 if wrong else 0
 

@@ -3,7 +3,9 @@
 The table (tools/abi.txt) has a line for each function of hardsock.h with its prototype, each
 structure with its size and where its members begin, and each constant with its value, as a
 compiler for 64-bit Linux sees them. What libhardsock.so exports must be these functions and no
-other. `check_abi.py --write` brings the table up to date; docs/c-api.md says what that asks for.
+other. debian/libhardsock0.symbols says since which version each is there: programs of packages
+depend on the newest that they use, and the package's build stops where the two differ.
+`check_abi.py --write` brings both up to date; docs/c-api.md says what that asks for.
 """
 
 import re
@@ -140,18 +142,38 @@ def symbols(declared: set[str], found: set[str]) -> list[str]:
     ]
 
 
+def since(text: str, kept: str) -> str:
+    """Return the file of Debian's package: a version beside each function, new ones with the coming one."""
+    number = re.search(r"^#define HS_ABI (\d+)", text, re.M)
+    coming = re.search(r'^#define HS_VERSION "([\d.]+?)(?:\.dev\d+)?"', text, re.M)
+    assert number is not None
+    assert coming is not None
+    library = f"libhardsock.so.{number[1]}"
+    known = dict(re.findall(r"^ (\w+)@Base (\S+)$", kept, re.M)) if library in kept else {}
+    lines = [
+        f"{library} libhardsock{number[1]} #MINVER#",
+        "* Build-Depends-Package: libhardsock-dev",
+        *(f" {name}@Base {known.get(name, f'{coming[1]}~')}" for name in sorted(functions(text))),
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def main(arguments: list[str]) -> int:
     text = (common.ROOT / HEADER).read_text()
+    packaged = next((common.ROOT / "debian").glob("libhardsock*.symbols"))
     if sys.maxsize < 2**32:
         print("check_abi: the table is that of 64-bit machines: nothing compared")
         return 0
     now = table(text)
     if arguments == ["--write"]:
         (common.ROOT / TABLE).write_text("\n".join(now) + "\n")
+        packaged.write_text(since(text, packaged.read_text()))
         return 0
     found = compare((common.ROOT / TABLE).read_text().splitlines(), now)
     if (library := common.ROOT / LIBRARY).exists() and shutil.which("nm"):
         found += symbols(set(functions(text)), exported(library))
+    if packaged.read_text() != since(text, packaged.read_text()):
+        found += [f"{packaged.name}: functions have come or gone", RULE]
     return common.report(found, "check_abi")
 
 

@@ -135,6 +135,7 @@ def check() -> int:
     make()
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="hardsock-t-") as held:
+        os.chmod(held, 0o755)  # Some tests are other users.
         here = Path(held) / "hardsock"
         distro.copy_checkout(here)
         own = make_venv(here / ".venv")

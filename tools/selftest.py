@@ -118,6 +118,18 @@ class Abi(unittest.TestCase):
         self.assertEqual(check_abi.symbols({"hs_a"}, {"hs_a"}), [])
         self.assertEqual(len(check_abi.symbols({"hs_a", "hs_b"}, {"hs_a", "hs_c"})), 2)
 
+    def test_a_function_keeps_the_version_it_came_with(self):
+        header = '#define HS_VERSION "0.2.0.dev1"\n#define HS_ABI 0\n'
+        calls = ["HS_API int hs_new(void);\n", "HS_API int hs_old(void);\n"]
+        first = "libhardsock.so.0 libhardsock0 #MINVER#\n* Build-Depends-Package: libhardsock-dev\n"
+        kept = f"{first} hs_gone@Base 0.1.0~\n hs_old@Base 0.1.0~\n"
+        made = check_abi.since(header + "".join(calls), kept)
+        self.assertEqual(made, f"{first} hs_new@Base 0.2.0~\n hs_old@Base 0.1.0~\n")
+        # Another interface is another package, which has all of its functions from the start.
+        other = check_abi.since(header.replace("ABI 0", "ABI 1") + calls[1], kept)
+        self.assertIn("libhardsock.so.1 libhardsock1 #MINVER#\n", other)
+        self.assertIn(" hs_old@Base 0.2.0~\n", other)
+
 
 class Floors(unittest.TestCase):
     BASE = {  # noqa: RUF012

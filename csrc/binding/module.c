@@ -83,6 +83,7 @@ module_exec(PyObject *module)
     mod_state *st = state_of_module(module);
 
     st->module = module;
+    hs_prepare_thread_ends();
 #define HS_IMPORT_ONE(field, module_name, name)                                                    \
     if (import_one(module_name, name, &st->field) < 0)                                             \
         return -1;

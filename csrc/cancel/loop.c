@@ -1,9 +1,9 @@
 /* loop.c: all that the stepped ops of one event loop wait for, behind one descriptor.
  *
  * That descriptor is an epoll set. In it: the sockets that ops have waited for, edge-triggered, put
- * in once and left there (the one who reads tries first, so that an edge nobody waited for is not
- * lost but found by the next try); one timerfd for the earliest time; the eventfd that other
- * threads ring. So a call that waits costs no system call here, whatever loop drives it, and a loop
+ * in once and left there (the one who reads tries first, or asks whether there was an edge that
+ * nobody waited for, so that none is lost); one timerfd for the earliest time; the eventfd that
+ * other threads ring. So a call that waits costs no system call here, whatever loop drives it, and a loop
  * with ten thousand connections watches one descriptor.
  *
  * A socket leaves the set by itself when it is closed. Its number may come back for another one, so
@@ -48,16 +48,19 @@
 #define WAITER_MAGIC 0x70c3be11U
 #define LOOP_FREED 0x75
 #define WAITER_FREED 0x76
-#define BATCH 128
-/* In the place of a number, of which none is so large: the two descriptors of our own. */
+/* In the place of a number, of which none is so large: the two descriptors of our own, and the one
+ * of others that the set was given. */
 #define RINGING UINT32_MAX
 #define TIMER (UINT32_MAX - 1)
+#define OTHERS (UINT32_MAX - 2)
 /* The salt is above this: a slot that changes hands more often may have another loop's. */
 #define GENERATION_BITS 12
 
 struct slot { /* of one descriptor number */
     uint64_t owner;
     uint32_t generation;
+    bool heard; /* that something can be read, when nobody waited to read */
+    bool ended; /* the peer's stream, or it has sent urgent data: then a short try says nothing */
     struct hs_list parked; /* hs_loop_waiter.parked */
 };
 
@@ -67,6 +70,7 @@ struct hs_loop {
     struct hs_own_fd epoll; /* own */
     uint32_t salt;          /* where the generations of its slots begin */
     bool lost;
+    bool others;            /* their descriptor was ready, when the kernel was asked last */
     bool unheard;           /* the kernel did not say what is ready, when it was asked last */
     struct hs_waker *waker; /* owns: a reference */
     struct slot **slots;    /* own; by number, made on first use: lists must not move */
@@ -413,7 +417,7 @@ make_all_due(struct hs_loop *l, struct slot *p)
 static hs_err
 loop_enter(struct hs_loop *l, int fd, uint64_t owner, struct slot *p, struct hs_error *err)
 {
-    struct epoll_event ev = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET};
+    struct epoll_event ev = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET};
     bool nameless;
     int sys;
 
@@ -424,6 +428,7 @@ loop_enter(struct hs_loop *l, int fd, uint64_t owner, struct slot *p, struct hs_
     nameless = owner == 0 && p->owner == 0;
     p->owner = 0;
     p->generation++;
+    p->heard = p->ended = false; /* What is so now is told anew. */
     ev.data.u64 = (uint64_t)p->generation << 32 | (uint32_t)fd;
     if (hs_sys_epoll_ctl(l->epoll.number, EPOLL_CTL_ADD, fd, &ev) == 0) {
         make_all_due(l, p);
@@ -479,17 +484,35 @@ collect_ready(struct hs_loop *l, uint64_t data, uint32_t events)
 {
     size_t number = (uint32_t)data;
     struct slot *p = number < l->n_slots ? l->slots[number] : NULL;
-    short revents = poll_events(events);
+    short revents = poll_events(events), waited_for = 0;
 
     if (p == NULL || p->generation != (uint32_t)(data >> 32))
         return false;
+    if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI)) != 0)
+        p->ended = true;
     for (struct hs_list *i = p->parked.next; i != &p->parked; i = i->next) {
         struct hs_loop_waiter *b = HS_CONTAINER(i, struct hs_loop_waiter, parked);
 
+        waited_for |= b->events;
         if ((b->events & revents) != 0)
             make_due(b);
     }
+    if ((revents & ~waited_for & POLLIN) != 0)
+        p->heard = true;
     return true;
+}
+
+bool
+hs_loop_waiter_hears(const struct hs_loop_waiter *b, int fd, uint64_t id)
+{
+    const struct hs_loop *l = b->loop;
+    const struct slot *p;
+
+    HS_CHECK(b, WAITER_MAGIC);
+    if (l->lost || !loop_is_ours(l) || fd < 0 || (size_t)fd >= l->n_slots)
+        return false;
+    p = l->slots[fd];
+    return p != NULL && id != 0 && p->owner == id && !p->heard && !p->ended;
 }
 
 /* False: nothing of it is known here. */
@@ -498,11 +521,13 @@ loop_hear(struct hs_loop *l, const struct epoll_event *ev)
 {
     uint32_t which = (uint32_t)ev->data.u64;
 
-    if (which != RINGING && which != TIMER)
+    if (which < OTHERS)
         return collect_ready(l, ev->data.u64, ev->events);
     if (ev->data.u64 >> 32 != l->salt)
         return false;
-    if (which == RINGING)
+    if (which == OTHERS)
+        l->others = true;
+    else if (which == RINGING)
         collect_rung(l);
     else
         loop_collect_expired(l);
@@ -559,8 +584,11 @@ hs_loop_waiter_park(struct hs_loop_waiter *b, const struct hs_op *op, struct hs_
     }
     b->events = op->want_events;
     b->is_parked = true;
-    if (p != NULL)
+    if (p != NULL) {
+        if ((op->want_events & POLLIN) != 0)
+            p->heard = false; /* It has tried. */
         hs_list_append(&p->parked, &b->parked);
+    }
     return HS_OK;
 }
 
@@ -586,26 +614,89 @@ hs_loop_waiter_unpark(struct hs_loop_waiter *b)
     hs_lock_drop(&l->lock);
 }
 
+static void
+loop_take(struct hs_loop *l, const struct hs_loop_heard *heard)
+{
+    l->unheard = heard->n < 0;
+    l->others = false;
+    for (int i = 0; i < heard->n; i++)
+        if (!loop_hear(l, &heard->events[i]) && !loop_has_set(l))
+            return;
+    if (heard->n >= 0)
+        (void)loop_look(l);
+    else if (loop_has_all(l)) /* The kernel does not say, so all look for themselves. */
+        loop_all_due(l);
+}
+
+void
+hs_loop_listen(int fd, int ms, struct hs_loop_heard *ret_heard)
+{
+    ret_heard->n = hs_sys_epoll_wait(fd, ret_heard->events, HS_LOOP_BATCH, ms);
+    if (ret_heard->n < 0 && errno == EINTR)
+        ret_heard->n = 0;
+}
+
 void
 hs_loop_collect(struct hs_loop *l)
 {
-    struct epoll_event events[BATCH];
-    int n;
+    struct hs_loop_heard heard;
 
     HS_CHECK(l, LOOP_MAGIC);
     if (!loop_is_ours(l))
         return; /* The set is the parent's: its events are not ours to take. */
     if (l->lost)
         return;
-    n = hs_sys_epoll_wait(l->epoll.number, events, BATCH, 0);
-    l->unheard = n < 0;
-    for (int i = 0; i < n; i++)
-        if (!loop_hear(l, &events[i]) && !loop_has_set(l))
-            return;
-    if (n >= 0)
-        (void)loop_look(l);
-    else if (loop_has_all(l)) /* The kernel does not say, so all look for themselves. */
-        loop_all_due(l);
+    hs_loop_listen(l->epoll.number, 0, &heard);
+    loop_take(l, &heard);
+}
+
+bool
+hs_loop_may_sleep(struct hs_loop *l, int *ret_fd, int *ms)
+{
+    HS_CHECK(l, LOOP_MAGIC);
+    if (!loop_is_ours(l) || (!loop_look(l) && hs_list_empty(&l->due)))
+        return false;
+    *ret_fd = l->epoll.number;
+    if (!hs_list_empty(&l->due))
+        *ms = 0;
+    return true;
+}
+
+void
+hs_loop_slept(struct hs_loop *l, const struct hs_loop_heard *heard, bool *ret_due, bool *ret_others)
+{
+    HS_CHECK(l, LOOP_MAGIC);
+    if (!l->lost)
+        loop_take(l, heard);
+    *ret_due = !hs_list_empty(&l->due) || l->unheard;
+    *ret_others = l->others;
+}
+
+hs_err
+hs_loop_take_others(struct hs_loop *l, int fd, struct hs_error *err)
+{
+    struct epoll_event back = {.events = EPOLLIN, .data.fd = l->epoll.number}; /* as selectors do */
+    bool was_there;
+    hs_err rv;
+
+    HS_CHECK(l, LOOP_MAGIC);
+    if (!loop_is_ours(l))
+        return hs_err_setx(err, HS_E_FORKED, "loop", "%s", hs_err_text(HS_E_FORKED));
+    if (!loop_has_set(l))
+        return loop_refuse_lost(err);
+    /* No two watch each other, so it has to go first; and where it cannot be so, it comes back. */
+    was_there = hs_sys_epoll_ctl(fd, EPOLL_CTL_DEL, l->epoll.number, NULL) == 0;
+    if ((rv = watch_own(l, fd, OTHERS, err)) != HS_OK && was_there)
+        (void)hs_sys_epoll_ctl(fd, EPOLL_CTL_ADD, l->epoll.number, &back);
+    return rv;
+}
+
+void
+hs_loop_leave_others(struct hs_loop *l, int fd)
+{
+    HS_CHECK(l, LOOP_MAGIC);
+    if (loop_is_ours(l) && loop_has_set(l))
+        (void)hs_sys_epoll_ctl(l->epoll.number, EPOLL_CTL_DEL, fd, NULL);
 }
 
 void *

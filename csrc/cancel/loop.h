@@ -15,4 +15,8 @@ enum hs_loop_source { HS_LISTEN_TOKEN, HS_LISTEN_TOLD, HS_LISTEN_OWNER, HS_LISTE
 void hs_loop_waiter_listen(struct hs_loop_waiter *b, enum hs_loop_source source,
                            struct hs_wakelist *list);
 
+/* Whether the loop is told of all that comes for this descriptor, and has heard of nothing that
+ * nobody waited for: so what the last try has emptied is empty still. From the loop's thread. */
+bool hs_loop_waiter_hears(const struct hs_loop_waiter *b, int fd, uint64_t id);
+
 #endif

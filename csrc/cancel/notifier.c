@@ -324,7 +324,10 @@ hs_notifier_next(struct hs_notifier *n)
     return a == NULL ? NULL : a->arg;
 }
 
-static void
+/* False, without the lock: the program forked in there, and this is the child, which has come back
+ * to us. Its only thread returns: pthread_exit(3) loads a library, for which there may be no
+ * descriptor, and then aborts. */
+static bool
 notifier_serve_locked(struct hs_notifier *n, struct hs_wakenode *node)
 {
     unsigned generation = hs_fork_generation();
@@ -335,7 +338,7 @@ notifier_serve_locked(struct hs_notifier *n, struct hs_wakenode *node)
     hs_wakelist_leave(&n->wakers, node); /* The thread may be ended in there, as Python does. */
     n->hooks.serve(n, n->hooks.arg);
     if (generation != hs_fork_generation())
-        pthread_exit(NULL); /* The program forked in there, and the child has come back to us. */
+        return false;
     hs_wakelist_join(&n->wakers, node);
     hs_lock_take(&n->lock);
     if (n->phase == SERVING)
@@ -347,6 +350,7 @@ notifier_serve_locked(struct hs_notifier *n, struct hs_wakenode *node)
         alarm_free(finished);
         hs_lock_take(&n->lock);
     }
+    return true;
 }
 
 /* ---- The thread ---------------------------------------------------------------------------- */
@@ -440,10 +444,10 @@ notifier_run(void *arg)
 
         if (!pause)
             step_all_locked(n);
-        if (!pause && !hs_list_empty(&n->due))
-            notifier_serve_locked(n, &node);
-        else
+        if (pause || hs_list_empty(&n->due))
             notifier_sleep_locked(n, &node, pause);
+        else if (!notifier_serve_locked(n, &node))
+            return NULL;
     }
     end_thread_locked(n);
     hs_lock_drop(&n->lock);

@@ -220,3 +220,19 @@ hs_token_await(struct hs_op *op, struct hs_error *err)
     rv = hs_wait_op(op, -1, 0, op->deadline_ns, HS_NEVER, err, &ignored);
     return hs_token_check(op->token) != HS_OK ? HS_OK : rv;
 }
+
+hs_err
+hs_token_wait_for(const struct hs_op *op, int fd, short events, struct hs_error *err,
+                  short *ret_ready)
+{
+    short ready = 0;
+    hs_err rv;
+
+    do
+        rv = hs_wait(fd, events, op->token, op->deadline_ns, err, &ready);
+    while (rv == HS_OK && ready == 0);
+    if (rv != HS_OK && rv != HS_E_DEADLINE && rv != HS_E_CANCELLED)
+        return rv;
+    *ret_ready = rv == HS_OK ? ready : 0;
+    return HS_OK;
+}

@@ -9,6 +9,8 @@
 
 #include "hardsock.h"
 
+#include <sys/epoll.h>
+
 /* ---- How long things take ------------------------------------------------------------------ */
 
 struct hs_spread {
@@ -497,11 +499,35 @@ bool hs_loop_is_lost(const struct hs_loop *loop);
 /* The last hs_loop_collect got no answer of the kernel's. Its descriptor stays readable: who waits
  * for it now would go round, and should come again after a moment instead. */
 bool hs_loop_is_unheard(const struct hs_loop *loop);
+/* In the place of the descriptor, for a loop that waits for nothing else: fd, an epoll set of
+ * others, is put into the loop's own set, which is taken out of fd. Where that cannot be, nothing has
+ * changed. */
+HS_NODISCARD hs_err hs_loop_take_others(struct hs_loop *loop, int fd, struct hs_error *err);
+void hs_loop_leave_others(struct hs_loop *loop, int fd);
+/* In the place of hs_loop_collect: waits itself, in three steps, of which only the middle one may
+ * run beside other threads that free waiters: it touches no loop.
+ * 1. May it wait, for *ms milliseconds (-1: for ever)? 0 where something is due already. False: it
+ *    is lost, or a parent's, and will say nothing: the others are to be asked themselves. */
+bool hs_loop_may_sleep(struct hs_loop *loop, int *ret_fd, int *ms);
+#define HS_LOOP_BATCH 128
+struct hs_loop_heard {
+    struct epoll_event events[HS_LOOP_BATCH];
+    int n; /* -1: the kernel does not say */
+};
+/* 2. Also ends when a signal handler ran. */
+void hs_loop_listen(int fd, int ms, struct hs_loop_heard *ret_heard);
+/* 3. Says what there is: for hs_loop_next, or hs_loop_is_unheard; for the others. */
+void hs_loop_slept(struct hs_loop *loop, const struct hs_loop_heard *heard, bool *ret_due,
+                   bool *ret_others);
 
 /* ---- Tokens --------------------------------------------------------------------------------- */
 
 /* hs_token_wait for an op whose token it is, so that it can be stepped. */
 HS_NODISCARD hs_err hs_token_await(struct hs_op *op, struct hs_error *err);
+/* Waits for a descriptor that is no connection's, under the op's token and deadline. HS_OK: its
+ * events, or 0: the token has ended, or the time has passed. Or HS_INTR, HS_E_SYSTEM. */
+HS_NODISCARD hs_err hs_token_wait_for(const struct hs_op *op, int fd, short events,
+                                      struct hs_error *err, short *ret_ready);
 
 /* ---- Histograms with fixed edges ------------------------------------------------------------ */
 
@@ -541,6 +567,10 @@ void hs_conn_lost_input(struct hs_conn *c);
 /* For a caller that sends a message in several calls and will not finish it: nobody may write
  * behind the part that is out. */
 void hs_conn_lost_output(struct hs_conn *c);
+/* hs_conn_shutdown() for the one whose lease the op names, if it was lent. It may wait, a second at
+ * most, for a call in another thread that is being told why the connection is over. */
+HS_NODISCARD hs_err hs_conn_shutdown_by(struct hs_conn *c, const struct hs_op *op, int how,
+                                        struct hs_error *err);
 /* Whether it is open and nothing is to be read, nor the peer's end; what comes while somebody reads
  * is not looked at. Does not wait; takes in what TLS says between data. */
 bool hs_conn_is_quiet(struct hs_conn *c);
@@ -560,6 +590,13 @@ void hs_conn_read_line_end(struct hs_conn *c, struct hs_op *op, size_t n);
  * would. Not for what a pool has lent. Ends with hs_conn_try_line_end, which consumes n bytes. */
 HS_NODISCARD hs_err hs_conn_try_line(struct hs_conn *c, size_t limit, size_t *ret_n);
 void hs_conn_try_line_end(struct hs_conn *c, size_t n);
+/* As files read: hs_conn_recv with MSG_WAITALL, which takes more than len > 0 bytes into the buffer
+ * where that saves the next call a try. */
+HS_NODISCARD hs_err hs_conn_read(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len,
+                                 struct hs_error *err, size_t *ret_n);
+/* hs_conn_read of n > 0 bytes that are there already, as hs_conn_try_line is: they are at
+ * hs_conn_peeked, and hs_conn_try_line_end consumes them. */
+HS_NODISCARD hs_err hs_conn_try_read(struct hs_conn *c, size_t n);
 /* Copies at most n of the bytes that are buffered, without waiting; 0 while another call reads. */
 size_t hs_conn_copy_buffered(struct hs_conn *c, uint8_t *to, size_t n);
 /* Whether programs that this process starts get the descriptor: FD_CLOEXEC is off. */

@@ -76,31 +76,58 @@ over_already(struct hs_conn *c, struct hs_error *err)
     return hs_err_set(err, HS_E_RESET, ENOTCONN, "shutdown", "shutdown");
 }
 
-hs_err
-hs_conn_shutdown(struct hs_conn *c, int how, struct hs_error *err)
+/* 0, or errno. */
+static int
+end_ways(struct hs_conn *c, int how)
 {
-    hs_err rv;
+    int sys = 0;
 
-    HS_CHECK(c, CONN_MAGIC);
-    if (how != SHUT_RD && how != SHUT_WR && how != SHUT_RDWR)
-        return hs_err_setx(err, HS_E_INVALID, "shutdown",
-                           "how must be SHUT_RD, SHUT_WR or SHUT_RDWR, got %d", how);
-    if ((rv = hs_fd_hold(&c->fd, err)) != HS_OK)
-        return rv;
     if (how != SHUT_RD) {
         atomic_store(&c->out_ended, true);
         if (c->tls != NULL)
             (void)hs_tls_say_goodbye(c->tls, is_whole(c), NULL);
     }
     if (!shut_down(c, how))
-        rv = errno == ENOTCONN ? over_already(c, err)
-                               : hs_err_set(err, HS_E_SYSTEM, errno, "shutdown", "shutdown");
+        sys = errno;
     else if (how == SHUT_WR)
         hs_half_closed(c, HS_DIR_IN);
     if (how != SHUT_RD)
         hs_wakelist_wake(&c->wakers); /* A unix socket does not tell its writers. */
+    return sys;
+}
+
+/* The lease is let go before it is asked why it is over, which may have to be waited for
+ * (resets.c): who returns it waits for those who have it. Nobody gets what was ended. */
+hs_err
+hs_conn_shutdown_by(struct hs_conn *c, const struct hs_op *op, int how, struct hs_error *err)
+{
+    int sys = 0;
+    hs_err rv;
+
+    HS_CHECK(c, CONN_MAGIC);
+    if (how != SHUT_RD && how != SHUT_WR && how != SHUT_RDWR)
+        return hs_err_setx(err, HS_E_INVALID, "shutdown",
+                           "how must be SHUT_RD, SHUT_WR or SHUT_RDWR, got %d", how);
+    if ((rv = hs_lease_hold(c, op, err)) != HS_OK)
+        return rv;
+    if ((rv = hs_fd_hold(&c->fd, err)) == HS_OK)
+        sys = end_ways(c, how);
+    hs_lease_drop(c, op);
+    if (rv != HS_OK)
+        return rv;
+    if (sys != 0)
+        rv = sys == ENOTCONN ? over_already(c, err)
+                             : hs_err_set(err, HS_E_SYSTEM, sys, "shutdown", "shutdown");
     hs_fd_drop(&c->fd);
     return rv;
+}
+
+hs_err
+hs_conn_shutdown(struct hs_conn *c, int how, struct hs_error *err)
+{
+    const struct hs_op op = HS_OP_INIT(HS_NEVER, NULL);
+
+    return hs_conn_shutdown_by(c, &op, how, err);
 }
 
 static hs_err
@@ -118,13 +145,8 @@ hs_conn_close_write(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
     hs_err rv;
 
     HS_CHECK(c, CONN_MAGIC);
-    if (c->tls == NULL) {
-        if ((rv = hs_lease_hold(c, op, err)) != HS_OK)
-            return rv;
-        rv = hs_conn_shutdown(c, SHUT_WR, err);
-        hs_lease_drop(c, op);
-        return rv;
-    }
+    if (c->tls == NULL)
+        return hs_conn_shutdown_by(c, op, SHUT_WR, err);
     if (atomic_load(&c->out_ended) && !hs_fd_is_closed(&c->fd))
         return HS_OK;
     if ((rv = hs_call_begin(c, op, HS_DIR_OUT, err)) == HS_OK)

@@ -277,6 +277,20 @@ hs_conn_try_line(struct hs_conn *c, size_t limit, size_t *ret_n)
     return HS_WANT;
 }
 
+hs_err
+hs_conn_try_read(struct hs_conn *c, size_t n)
+{
+    HS_CHECK(c, CONN_MAGIC);
+    if (atomic_load_explicit(&c->buffered, memory_order_relaxed) < n || !may_read_at_once(c) ||
+        !hs_call_take(c, HS_DIR_IN))
+        return HS_WANT;
+    if (!hs_deframer_skipping(&c->in) && atomic_load(&c->dirs[HS_DIR_IN].poison) == HS_OK &&
+        hs_buf_len(&c->in.buf) >= n)
+        return HS_OK;
+    hs_conn_try_end(c);
+    return HS_WANT;
+}
+
 void
 hs_conn_try_line_end(struct hs_conn *c, size_t n)
 {

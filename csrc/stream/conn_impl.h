@@ -158,6 +158,7 @@ struct hs_conn {
     struct hs_spot *_Atomic spot;        /* owns: where it is parked; NULL: it never was */
     uint16_t changed;          /* settings that the kernel made into something else */
     atomic_uchar local_state;  /* LOCAL_*: whether local is there */
+    bool drained;              /* the last try took all there was; belongs with `in` */
     struct sockaddr_in6 local; /* of either family, from the first question on */
     struct hs_sockopts opts;   /* as asked; immutable */
     struct hs_roll_entry roll;
@@ -228,6 +229,8 @@ static inline void
 hs_ask_begin(struct hs_conn *c, enum hs_dir dir)
 {
     atomic_store_explicit(&c->dirs[dir].asks, true, memory_order_release);
+    if (dir == HS_DIR_IN)
+        c->drained = false;
 }
 hs_err hs_ask_end(struct hs_conn *c, enum hs_dir dir, hs_err rv);
 /* The layer's, with that around it. */

@@ -8,8 +8,10 @@
 #include "roll.h"
 
 #include "../base/time.h"
+#include "../cancel/loop.h"
 
 #include <inttypes.h>
+#include <poll.h>
 #include <sys/socket.h>
 
 #define READ_MIN 16384U
@@ -87,6 +89,29 @@ came(struct hs_conn *c, hs_err rv, size_t n, struct hs_error *err, size_t *ret_n
     return HS_OK;
 }
 
+/* Whether a try would find nothing: the last one took all there was, and the loop, which is told of
+ * whatever comes behind that, has heard of nothing. */
+static bool
+has_nothing(struct hs_conn *c, const struct hs_op *op)
+{
+    int64_t deadline = hs_min_ns(op->deadline_ns, atomic_load(&c->dirs[HS_DIR_IN].deadline_ns));
+
+    return c->drained && c->tls == NULL && op->stepping && op->loop_waiter != NULL &&
+           deadline != HS_TRY_ONCE &&
+           hs_loop_waiter_hears(op->loop_waiter, hs_fd_number(&c->fd), c->fd.id);
+}
+
+static hs_err
+ask_or_wait(struct hs_conn *c, const struct hs_op *op, uint8_t *buf, size_t len, int flags,
+            struct hs_error *err, short *want, size_t *ret_n)
+{
+    if (!has_nothing(c, op))
+        return hs_ask_recv(c, buf, len, flags, err, want, ret_n);
+    c->drained = false; /* Once: who is told tries. */
+    *want = POLLIN;
+    return HS_WANT;
+}
+
 hs_err
 hs_input_read(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, int flags,
               struct hs_error *err, size_t *ret_n)
@@ -95,7 +120,7 @@ hs_input_read(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, int
     size_t n = 0;
     hs_err rv;
 
-    while ((rv = hs_ask_recv(c, buf, len, flags, err, &want, &n)) == HS_WANT)
+    while ((rv = ask_or_wait(c, op, buf, len, flags, err, &want, &n)) == HS_WANT)
         if ((rv = hs_call_wait(c, op, HS_DIR_IN, want, err)) != HS_OK)
             return rv;
     if (rv == HS_OK && n > 0 && (flags & MSG_PEEK) == 0)

@@ -13,6 +13,8 @@
 
 /* How much of an early answer is kept. */
 #define LAST_WORDS_MAX ((size_t)65536)
+/* A file reads more than it is asked for, unless it is asked for as much as one try brings. */
+#define READ_AHEAD_BELOW ((size_t)16384)
 /* A round of a file is 60 KiB at most. */
 #define FILE_SLICE_ROUNDS 128
 
@@ -42,9 +44,22 @@ conn_io_put_back(struct hs_conn *c, struct hs_op *op, const uint8_t *buf)
     hs_input_changed(c);
 }
 
+/* Through the receive buffer, which may get more. *ret_n as of hs_input_read. */
+static hs_err
+conn_io_ahead(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, struct hs_error *err,
+              size_t *ret_n)
+{
+    hs_err rv = hs_input_more(c, op, 1, err, ret_n);
+
+    if (rv == HS_OK && *ret_n > 0)
+        *ret_n = take_buffered(c, buf, len, false);
+    return rv;
+}
+
 /* len bytes, or those before the peer's end. */
 static hs_err
-conn_io_fill(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, struct hs_error *err)
+conn_io_fill(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, bool ahead,
+             struct hs_error *err)
 {
     size_t n = 1;
     hs_err rv;
@@ -52,8 +67,13 @@ conn_io_fill(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, stru
     if (op->done < len && hs_buf_len(&c->in.buf) > 0)
         op->done += take_buffered(c, buf + op->done, len - op->done, false);
     for (unsigned round = 1; op->done < len && n > 0; round++) {
+        uint8_t *at = buf + op->done;
+        size_t left = len - op->done;
+
         hs_pace_start(c, op->done);
-        if ((rv = hs_input_read(c, op, buf + op->done, len - op->done, 0, err, &n)) != HS_OK)
+        rv = ahead && left < READ_AHEAD_BELOW ? conn_io_ahead(c, op, at, left, err, &n)
+                                              : hs_input_read(c, op, at, left, 0, err, &n);
+        if (rv != HS_OK)
             return rv;
         op->done += n;
         if (round % SLICE_ROUNDS == 0 && op->done < len && n > 0)
@@ -63,13 +83,13 @@ conn_io_fill(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, stru
 }
 
 static hs_err
-recv_some(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, int flags,
+recv_some(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, int flags, bool ahead,
           struct hs_error *err, size_t *ret_n)
 {
     hs_err rv;
 
     if ((flags & MSG_WAITALL) != 0) {
-        if ((rv = conn_io_fill(c, op, buf, len, err)) == HS_OK)
+        if ((rv = conn_io_fill(c, op, buf, len, ahead, err)) == HS_OK)
             *ret_n = op->done;
         return rv;
     }
@@ -79,8 +99,8 @@ recv_some(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, int fla
     return HS_OK;
 }
 
-hs_err
-hs_conn_recv(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, int flags,
+static hs_err
+conn_io_recv(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, int flags, bool ahead,
              struct hs_error *err, size_t *ret_n)
 {
     size_t n = 0;
@@ -89,7 +109,7 @@ hs_conn_recv(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, int 
     if (rv == HS_OK && len > 0)
         rv = hs_input_settle(c, op, err);
     if (rv == HS_OK && len > 0)
-        rv = recv_some(c, op, buf, len, flags, err, &n);
+        rv = recv_some(c, op, buf, len, flags, ahead, err, &n);
     if (op->claim != 0)
         hs_pace_end(c, rv, err); /* Who reads like this knows no messages. */
     if (rv < 0 && op->claim != 0 && op->done > 0)
@@ -98,6 +118,20 @@ hs_conn_recv(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, int 
     if (rv == HS_OK)
         *ret_n = n;
     return rv;
+}
+
+hs_err
+hs_conn_recv(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, int flags,
+             struct hs_error *err, size_t *ret_n)
+{
+    return conn_io_recv(c, op, buf, len, flags, false, err, ret_n);
+}
+
+hs_err
+hs_conn_read(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, struct hs_error *err,
+             size_t *ret_n)
+{
+    return conn_io_recv(c, op, buf, len, MSG_WAITALL, true, err, ret_n);
 }
 
 /* From the buffer, or through TLS: only bytes come that way. */
@@ -210,7 +244,7 @@ hs_conn_recv_exactly(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t l
 
     if (rv == HS_OK && len > 0)
         rv = hs_input_settle(c, op, err);
-    if (rv == HS_OK && (rv = conn_io_fill(c, op, buf, len, err)) == HS_OK && op->done < len)
+    if (rv == HS_OK && (rv = conn_io_fill(c, op, buf, len, false, err)) == HS_OK && op->done < len)
         rv = ended_after(op->done, len, err);
     if (op->claim != 0)
         hs_pace_end(c, rv, err);

@@ -35,18 +35,25 @@ conn_probe_is_quiet(struct hs_conn *c)
     return quiet && (c->tls == NULL || !hs_tls_has_pending(c->tls));
 }
 
-static enum hs_liveness
-conn_probe_look(struct hs_conn *c)
+/* HS_WANT: there is nothing. */
+static hs_err
+conn_probe_peek(struct hs_conn *c, size_t *ret_n)
 {
     uint8_t byte;
     short want;
+
+    return hs_ask_recv(c, &byte, 1, MSG_PEEK, NULL, &want, ret_n);
+}
+
+static enum hs_liveness
+conn_probe_look(struct hs_conn *c)
+{
     size_t n = 0;
     hs_err rv;
 
     if (atomic_load(&c->buffered) > 0)
         return HS_LIVE_DATA;
-    rv = hs_ask_recv(c, &byte, 1, MSG_PEEK, NULL, &want, &n);
-    if (rv == HS_WANT)
+    if ((rv = conn_probe_peek(c, &n)) == HS_WANT)
         return HS_LIVE_IDLE;
     rv = hs_input_judge(c, rv, n, NULL);
     if (rv == HS_E_DEAD_PEER)
@@ -70,20 +77,23 @@ hs_conn_probe(struct hs_conn *c)
 }
 
 /* What comes while somebody reads is that call's, and no news for others: a pool that asks of a
- * connection which has just been put to use, as httpcore's does, must not hear that it is spent. */
+ * connection which has just been put to use, as httpcore's does, must not hear that it is spent.
+ * Why it is over is not asked: one who writes may have been told, and that may have to be waited
+ * for (resets.c). */
 bool
 hs_conn_is_quiet(struct hs_conn *c)
 {
-    enum hs_liveness live;
+    size_t n;
+    bool quiet;
 
     HS_CHECK(c, CONN_MAGIC);
     if (conn_probe_is_quiet(c))
         return true;
     if (!hs_call_visit(c, HS_DIR_IN))
         return !hs_fd_is_closed(&c->fd);
-    live = conn_probe_look(c);
+    quiet = atomic_load(&c->buffered) == 0 && conn_probe_peek(c, &n) == HS_WANT;
     hs_call_leave(c, HS_DIR_IN);
-    return live == HS_LIVE_IDLE;
+    return quiet;
 }
 
 void

@@ -57,14 +57,27 @@ hs_ask_end(struct hs_conn *c, enum hs_dir dir, hs_err rv)
     return rv;
 }
 
+/* A try of TCP that brings less than there is room for has brought all (epoll(7), question 9), but
+ * for urgent data, of which the loop is told. A unix socket stops where ancillary data begins, and
+ * an injected fault anywhere. */
+static bool
+takes_all(const struct hs_conn *c)
+{
+    return c->tls == NULL && (c->family == AF_INET || c->family == AF_INET6) && !hs_faults_are_on();
+}
+
 hs_err
 hs_ask_recv(struct hs_conn *c, uint8_t *buf, size_t len, int flags, struct hs_error *err,
             short *want, size_t *ret_n)
 {
+    hs_err rv;
+
     hs_ask_begin(c, HS_DIR_IN);
-    return hs_ask_end(
+    rv = hs_ask_end(
         c, HS_DIR_IN,
         c->layer->try_recv(c->tls, hs_fd_number(&c->fd), buf, len, flags, err, want, ret_n));
+    c->drained = rv == HS_OK && takes_all(c) && flags == 0 && *ret_n > 0 && *ret_n < len;
+    return rv;
 }
 
 /* While TCP goes on, what is said of the way is a remark (sk_err_soft): it may be there again. */

@@ -1,7 +1,7 @@
 /* ends.c: devices and their addresses. See ends.h.
  *
- * Everything is made by ioctl(2) and one message of rtnetlink (a veth pair). The devices go with
- * this process, or with their namespaces: there is nothing to take back.
+ * Everything is made by ioctl(2) and two messages of rtnetlink (a veth pair, an address of IPv6).
+ * The devices go with this process, or with their namespaces: there is nothing to take back.
  */
 #include "ends.h"
 
@@ -64,6 +64,55 @@ set_congestion(const char *list)
     return false;
 }
 
+/* ---- rtnetlink ----------------------------------------------------------------------------- */
+
+struct message {
+    struct nlmsghdr head;
+    uint8_t rest[1000];
+};
+
+static struct rtattr *
+begin_attr(struct message *m, unsigned short type, const void *data, size_t len)
+{
+    struct rtattr *a = (struct rtattr *)((char *)m + NLMSG_ALIGN(m->head.nlmsg_len));
+
+    a->rta_type = type;
+    a->rta_len = (unsigned short)RTA_LENGTH(len);
+    if (len > 0)
+        memcpy(RTA_DATA(a), data, len);
+    m->head.nlmsg_len = (uint32_t)(NLMSG_ALIGN(m->head.nlmsg_len) + RTA_ALIGN(a->rta_len));
+    return a;
+}
+
+static void
+end_attr(struct message *m, struct rtattr *a)
+{
+    a->rta_len = (unsigned short)((char *)m + m->head.nlmsg_len - (char *)a);
+}
+
+/* Else errno says why not. */
+static bool
+asked(const struct message *m)
+{
+    struct {
+        struct nlmsghdr head;
+        struct nlmsgerr err;
+        char rest[2048];
+    } answer;
+    int s = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+    bool heard;
+
+    if (s < 0)
+        return false;
+    heard = send(s, m, m->head.nlmsg_len, 0) >= 0 && recv(s, &answer, sizeof(answer), 0) > 0;
+    if (heard)
+        errno = -answer.err.error;
+    (void)close(s);
+    return heard && answer.err.error == 0;
+}
+
+/* ---- Devices ------------------------------------------------------------------------------- */
+
 static int
 flags_of(int s, struct ifreq *r)
 {
@@ -97,25 +146,26 @@ add_v4(int s, int other)
     return ioctl(s, SIOCSIFNETMASK, &r) == 0;
 }
 
-/* A kernel without IPv6 has a wire all the same. */
+/* A kernel without IPv6 has a wire all the same. Nobody else can have the address: if others were
+ * asked, even for no time (accept_dad), none could bind it until a thread of the kernel had run. */
 static void
 add_v6(int s, int other)
 {
+    struct message m = {.head = {.nlmsg_len = NLMSG_LENGTH(sizeof(struct ifaddrmsg)),
+                                 .nlmsg_type = RTM_NEWADDR,
+                                 .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE}};
+    struct ifaddrmsg what = {.ifa_family = AF_INET6, .ifa_prefixlen = 64, .ifa_flags = IFA_F_NODAD};
     struct ifreq r = {.ifr_name = DEVICE};
-    struct {
-        struct in6_addr addr;
-        uint32_t prefix;
-        int index;
-    } q = {.prefix = 64};
-    int s6 = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    struct in6_addr addr;
 
-    if (s6 >= 0 && ioctl(s, SIOCGIFINDEX, &r) == 0 && inet_pton(AF_INET6, "fd77::1", &q.addr)) {
-        q.addr.s6_addr[15] = (uint8_t)(1 + other);
-        q.index = r.ifr_ifindex;
-        (void)ioctl(s6, SIOCSIFADDR, &q);
-    }
-    if (s6 >= 0)
-        (void)close(s6);
+    if (ioctl(s, SIOCGIFINDEX, &r) != 0 || inet_pton(AF_INET6, "fd77::1", &addr) != 1)
+        return;
+    addr.s6_addr[15] = (uint8_t)(1 + other);
+    what.ifa_index = (uint32_t)r.ifr_ifindex;
+    memcpy(NLMSG_DATA(&m.head), &what, sizeof(what));
+    (void)begin_attr(&m, IFA_LOCAL, &addr, sizeof(addr));
+    (void)begin_attr(&m, IFA_ADDRESS, &addr, sizeof(addr));
+    (void)asked(&m);
 }
 
 static void
@@ -194,30 +244,6 @@ end_open_tun(struct end *e, int home, const char *cc)
 
 /* ---- veth and AF_PACKET -------------------------------------------------------------------- */
 
-struct message {
-    struct nlmsghdr head;
-    uint8_t rest[1000];
-};
-
-static struct rtattr *
-begin_attr(struct message *m, unsigned short type, const void *data, size_t len)
-{
-    struct rtattr *a = (struct rtattr *)((char *)m + NLMSG_ALIGN(m->head.nlmsg_len));
-
-    a->rta_type = type;
-    a->rta_len = (unsigned short)RTA_LENGTH(len);
-    if (len > 0)
-        memcpy(RTA_DATA(a), data, len);
-    m->head.nlmsg_len = (uint32_t)(NLMSG_ALIGN(m->head.nlmsg_len) + RTA_ALIGN(a->rta_len));
-    return a;
-}
-
-static void
-end_attr(struct message *m, struct rtattr *a)
-{
-    a->rta_len = (unsigned short)((char *)m + m->head.nlmsg_len - (char *)a);
-}
-
 /* name here, DEVICE in the namespace. */
 static bool
 make_veth(struct end *e, const char *name)
@@ -227,16 +253,7 @@ make_veth(struct end *e, const char *name)
                  .nlmsg_type = RTM_NEWLINK,
                  .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL}};
     struct rtattr *info, *data, *peer;
-    struct {
-        struct nlmsghdr head;
-        struct nlmsgerr err;
-        char rest[2048];
-    } answer;
-    int s = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
-    bool heard;
 
-    if (s < 0)
-        return no(e, "netlink");
     (void)begin_attr(&m, IFLA_IFNAME, name, strlen(name) + 1);
     info = begin_attr(&m, IFLA_LINKINFO, NULL, 0);
     (void)begin_attr(&m, IFLA_INFO_KIND, "veth", 4);
@@ -248,12 +265,7 @@ make_veth(struct end *e, const char *name)
     end_attr(&m, peer);
     end_attr(&m, data);
     end_attr(&m, info);
-    heard = send(s, &m, m.head.nlmsg_len, 0) >= 0 && recv(s, &answer, sizeof(answer), 0) > 0;
-    (void)close(s);
-    if (heard && answer.err.error == 0)
-        return true;
-    errno = heard ? -answer.err.error : errno;
-    return no(e, "veth");
+    return asked(&m) || no(e, "veth");
 }
 
 static bool

@@ -7,8 +7,13 @@ import ssl
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import pytest
+
+from support.require import need_module
+
+need_module("asyncpg")
+
+import asyncpg
 
 import hardsock as hs
 from hardsock import aio

@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -296,6 +297,201 @@ START_TEST(more_than_a_batch_at_once_are_all_named_once)
         pair_free(&pairs[i]);
     }
     hs_loop_free(l);
+}
+END_TEST
+
+/* ---- Trying for nothing ---------------------------------------------------------------------- */
+
+static atomic_int tries;
+
+ssize_t __real_recv(int fd, void *buf, size_t len, int flags);
+ssize_t __wrap_recv(int fd, void *buf, size_t len, int flags);
+
+ssize_t
+__wrap_recv(int fd, void *buf, size_t len, int flags)
+{
+    atomic_fetch_add(&tries, 1);
+    return __real_recv(fd, buf, len, flags);
+}
+
+/* A receive that has room for more than the peer ever sends here. */
+struct roomy {
+    struct hs_op op;
+    struct hs_loop_waiter *loop_waiter;
+    struct hs_conn *conn;
+    uint8_t bytes[64];
+    size_t n;
+};
+
+static void
+roomy_begin(struct roomy *r, struct hs_loop *l, struct hs_conn *c)
+{
+    *r = (struct roomy){.op = op_in(30 * SECOND), .conn = c};
+    r->op.stepping = true;
+    ASSERT_OK(hs_loop_waiter_new(l, r, fresh(), &r->loop_waiter));
+    r->op.loop_waiter = r->loop_waiter;
+}
+
+static hs_err
+roomy_step(struct roomy *r)
+{
+    hs_loop_waiter_unpark(r->loop_waiter);
+    return hs_conn_recv(r->conn, &r->op, r->bytes, sizeof(r->bytes), 0, fresh(), &r->n);
+}
+
+static void
+roomy_await(struct roomy *r, struct hs_loop *l)
+{
+    void *due;
+
+    ASSERT_OK(hs_loop_waiter_park(r->loop_waiter, &r->op, fresh()));
+    while ((due = hs_loop_next(l)) == NULL) {
+        ck_assert_msg(is_readable(l, 30000), "nothing became due");
+        hs_loop_collect(l);
+    }
+    ck_assert_ptr_eq(due, r);
+}
+
+/* One whole receive of "x"; how many tries it took is checked if it is not negative. */
+static void
+roomy_receive(struct hs_loop *l, struct pair *p, int want_tries)
+{
+    int before = atomic_load(&tries);
+    struct roomy r;
+
+    roomy_begin(&r, l, p->c);
+    ASSERT_ERR(HS_WANT, roomy_step(&r));
+    put(p->peer, "x", 1);
+    roomy_await(&r, l);
+    ASSERT_OK(roomy_step(&r));
+    ck_assert_uint_eq(1, r.n);
+    hs_loop_waiter_free(r.loop_waiter);
+    if (want_tries >= 0)
+        ck_assert_int_eq(want_tries, atomic_load(&tries) - before);
+}
+
+static int
+set_with(int fd)
+{
+    struct epoll_event ev = {.events = EPOLLIN, .data.fd = fd};
+    int set = epoll_create1(EPOLL_CLOEXEC);
+
+    ck_assert_int_ge(set, 0);
+    ck_assert_int_eq(0, epoll_ctl(set, EPOLL_CTL_ADD, fd, &ev));
+    return set;
+}
+
+/* The others wait for the loop in a second way, so the kernel refuses a circle (ELOOP). */
+START_TEST(others_that_cannot_be_taken_wait_for_the_loop_as_before)
+{
+    struct hs_loop *l = loop_new();
+    struct pair p = pair_tcp();
+    struct epoll_event ev = {.events = EPOLLIN, .data.fd = -1};
+    int inner = set_with(hs_loop_fileno(l)), others = set_with(hs_loop_fileno(l));
+    struct roomy r;
+
+    ck_assert_int_eq(0, epoll_ctl(others, EPOLL_CTL_ADD, inner, &ev));
+    ASSERT_ERR(HS_E_SYSTEM, hs_loop_take_others(l, others, fresh()));
+    ck_assert_int_eq(0, epoll_ctl(others, EPOLL_CTL_DEL, inner, NULL));
+    roomy_begin(&r, l, p.c);
+    ASSERT_ERR(HS_WANT, roomy_step(&r));
+    ASSERT_OK(hs_loop_waiter_park(r.loop_waiter, &r.op, fresh()));
+    put(p.peer, "x", 1);
+    ck_assert_int_eq(1, epoll_wait(others, &ev, 1, 30000));
+    ck_assert_int_eq(ev.data.fd, hs_loop_fileno(l));
+    hs_loop_waiter_free(r.loop_waiter);
+    hs_loop_free(l);
+    pair_free(&p);
+    (void)close(inner);
+    (void)close(others);
+}
+END_TEST
+
+START_TEST(what_was_emptied_is_not_tried_before_it_is_waited_for)
+{
+    struct hs_loop *l = loop_new();
+    struct pair p = pair_tcp();
+
+    roomy_receive(l, &p, 2);
+    for (int i = 0; i < 100; i++)
+        roomy_receive(l, &p, 1);
+    hs_loop_free(l);
+    pair_free(&p);
+}
+END_TEST
+
+START_TEST(what_came_while_nobody_waited_is_tried_for)
+{
+    struct hs_loop *l = loop_new();
+    struct pair p = pair_tcp();
+    struct roomy r;
+
+    roomy_receive(l, &p, -1);
+    put(p.peer, "y", 1);
+    while (!is_readable(l, 1000))
+        continue;
+    nothing_is_due(l); /* The loop has heard of it, and nobody else. */
+    roomy_begin(&r, l, p.c);
+    ASSERT_OK(roomy_step(&r));
+    ck_assert_uint_eq(1, r.n);
+    hs_loop_waiter_free(r.loop_waiter);
+    roomy_receive(l, &p, -1);
+    hs_loop_free(l);
+    pair_free(&p);
+}
+END_TEST
+
+START_TEST(an_end_that_came_with_the_last_bytes_is_found)
+{
+    struct hs_loop *l = loop_new();
+    struct pair p = pair_tcp();
+    struct roomy r;
+    struct pollfd ended = {.events = POLLRDHUP};
+
+    roomy_receive(l, &p, -1);
+    roomy_begin(&r, l, p.c);
+    ASSERT_ERR(HS_WANT, roomy_step(&r));
+    put(p.peer, "z", 1);
+    ck_assert_int_eq(0, shutdown(p.peer, SHUT_WR));
+    ended.fd = hs_conn_fileno(p.c);
+    ck_assert_int_eq(1, poll(&ended, 1, 30000));
+    roomy_await(&r, l);
+    ASSERT_OK(roomy_step(&r));
+    ck_assert_uint_eq(1, r.n);
+    hs_loop_waiter_free(r.loop_waiter);
+
+    roomy_begin(&r, l, p.c);
+    ASSERT_OK(roomy_step(&r));
+    ck_assert_uint_eq(0, r.n);
+    hs_loop_waiter_free(r.loop_waiter);
+    hs_loop_free(l);
+    pair_free(&p);
+}
+END_TEST
+
+/* A try stops before the urgent byte, however much room it has. */
+START_TEST(what_is_behind_urgent_data_is_found)
+{
+    struct hs_loop *l = loop_new();
+    struct pair p = pair_tcp();
+    struct roomy r;
+    size_t got = 0;
+
+    roomy_receive(l, &p, -1);
+    put(p.peer, "before", 6);
+    ck_assert_int_eq(1, (int)send(p.peer, "!", 1, MSG_OOB));
+    put(p.peer, "behind", 6);
+    while (got < 12) {
+        roomy_begin(&r, l, p.c);
+        if (roomy_step(&r) == HS_WANT) {
+            roomy_await(&r, l);
+            ASSERT_OK(roomy_step(&r));
+        }
+        got += r.n;
+        hs_loop_waiter_free(r.loop_waiter);
+    }
+    hs_loop_free(l);
+    pair_free(&p);
 }
 END_TEST
 
@@ -1156,6 +1352,11 @@ main(void)
     tcase_add_test(tc, bytes_make_the_waiting_op_due_and_no_other);
     tcase_add_test(tc, bytes_between_the_step_and_the_parking_count);
     tcase_add_test(tc, an_edge_that_nobody_waited_for_is_found_by_the_next_try);
+    tcase_add_test(tc, others_that_cannot_be_taken_wait_for_the_loop_as_before);
+    tcase_add_test(tc, what_was_emptied_is_not_tried_before_it_is_waited_for);
+    tcase_add_test(tc, what_came_while_nobody_waited_is_tried_for);
+    tcase_add_test(tc, an_end_that_came_with_the_last_bytes_is_found);
+    tcase_add_test(tc, what_is_behind_urgent_data_is_found);
     tcase_add_test(tc, a_socket_is_entered_once_and_serves_for_ever);
     tcase_add_test(tc, readiness_wins_over_a_deadline_that_passed_meanwhile);
     tcase_add_test(tc, one_socket_serves_a_reader_and_a_writer);

@@ -8,6 +8,8 @@
 #include "../../csrc/cancel/wait.h"
 
 #include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 struct alarm {
@@ -425,6 +427,52 @@ START_TEST(a_thread_that_is_ended_in_a_call_is_not_touched_again)
 }
 END_TEST
 
+static void
+leave_quietly(void)
+{
+    _exit(7);
+}
+
+static void
+fork_in_call(struct hs_notifier *n, void *arg)
+{
+    struct alarm *a = hs_notifier_next(n);
+    struct rlimit none;
+    _Atomic int *status = arg;
+    int waited;
+    pid_t child;
+
+    if ((child = fork()) == 0) {
+        (void)atexit(leave_quietly); /* The end of the last thread is the process's. */
+        (void)getrlimit(RLIMIT_NOFILE, &none);
+        none.rlim_cur = 0;
+        (void)setrlimit(RLIMIT_NOFILE, &none);
+        return;
+    }
+    ck_assert_int_eq(waitpid(child, &waited, 0), child);
+    atomic_store(status, waited);
+    a->told++;
+    (void)hs_notifier_next(n);
+}
+
+/* And without a descriptor: what pthread_exit(3) loads cannot be opened then. */
+START_TEST(a_child_of_a_fork_in_a_call_that_comes_back_just_ends)
+{
+    _Atomic int status = -1;
+    struct hs_notifier *n = notifier_new(fork_in_call, &status);
+    struct hs_alarm_hooks h = hooks();
+    struct alarm a = {0};
+
+    arm(n, &a, hs_now(), &h);
+    start(n);
+    EVENTUALLY(a.told == 1);
+    ck_assert(WIFEXITED(status));
+    ck_assert_int_eq(WEXITSTATUS(status), 7);
+    disarm(&a);
+    finish(n);
+}
+END_TEST
+
 #define RACERS 4
 #define ROUNDS 300
 
@@ -513,6 +561,7 @@ main(void)
     tcase_add_test(tc, a_serve_that_cannot_is_called_again);
     tcase_add_test(tc, a_forked_child_has_a_thread_of_its_own_when_it_needs_one);
     tcase_add_test(tc, a_thread_that_is_ended_in_a_call_is_not_touched_again);
+    tcase_add_test(tc, a_child_of_a_fork_in_a_call_that_comes_back_just_ends);
     tcase_add_test(tc, alarms_of_many_threads_come_and_go);
     tcase_add_loop_test(
         tc, alarms_are_told_though_the_program_has_closed_what_the_thread_waits_with, 0, 3);

@@ -523,7 +523,7 @@ START_TEST(who_parks_where_the_set_or_the_timer_is_gone_is_told_and_so_are_the_o
 END_TEST
 
 static const uint64_t foreign[] = {
-    0, 7, (uint64_t)1 << 40 | 3, UINT32_MAX - 2, UINT64_MAX, UINT64_MAX - 1, INT64_MAX};
+    0, 7, (uint64_t)1 << 40 | 3, UINT32_MAX - 3, UINT64_MAX, UINT64_MAX - 1, INT64_MAX};
 
 /* An epoll set in the place of another, with one event. */
 static int

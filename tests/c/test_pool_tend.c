@@ -528,8 +528,7 @@ acquire_after_the_server_went(struct hs_op *op)
     (void)close(peer);
     (void)give(p, &lease);
     rv = acquire(p, op, &r, fresh(), &lease);
-    ck_assert_uint_eq(stats_of(p).probes, 1);
-    ck_assert_uint_eq(closed(p, HS_POOL_PEER_CLOSED), 1);
+    EVENTUALLY(closed(p, HS_POOL_PEER_CLOSED) == 1); /* Or the pool worker found it first. */
     pool_end(p);
     return rv;
 }

@@ -20,7 +20,7 @@ static const int versions[] = {HS_TLS_1_2, HS_TLS_1_3};
 
 /* ---- Who is told first --------------------------------------------------------------------- */
 
-enum { NOBODY, TOLD_FIRST, TOLD_NOTHING, READS_A_FILE };
+enum { NOBODY, TOLD_FIRST, TOLD_NOTHING, READS_A_FILE, MAY_NOT_WAIT };
 
 static _Thread_local int role;
 static struct {
@@ -120,6 +120,7 @@ __wrap_sched_yield(void)
 {
     if (role == TOLD_NOTHING)
         atomic_store(&stage.met, true);
+    ck_assert_int_ne(role, MAY_NOT_WAIT);
     return __real_sched_yield();
 }
 
@@ -163,6 +164,7 @@ dead_pair(void)
 struct asking {
     struct hs_conn *c;
     int role;
+    uint64_t lease;
     hs_err rv;
 };
 
@@ -288,6 +290,67 @@ START_TEST(nobody_waits_for_a_disk_that_does_not_answer)
     (void)thread_join(&t);
     ASSERT_ERR(HS_E_RESET, file.rv);
     pair_free(&p);
+}
+END_TEST
+
+/* Asked by who holds Python's lock, beside a call whose disk does not answer. */
+START_TEST(whether_it_is_quiet_is_said_without_waiting)
+{
+    struct pair p = dead_pair();
+    struct asking file = {.c = p.c, .role = READS_A_FILE};
+    struct thread t;
+
+    thread_start(&t, send_a_file, &file);
+    EVENTUALLY(atomic_load(&stage.reads));
+    take_word(hs_conn_fileno(p.c));
+    role = MAY_NOT_WAIT;
+    ck_assert(!hs_conn_is_quiet(p.c));
+    role = NOBODY;
+    atomic_store(&stage.has_read, true);
+    (void)thread_join(&t);
+    ASSERT_ERR(HS_E_RESET, file.rv);
+    pair_free(&p);
+}
+END_TEST
+
+static void *
+shut_it_down(void *arg)
+{
+    struct asking *a = arg;
+    struct hs_op op = op_in(60 * SECOND);
+
+    role = a->role;
+    op.lease = a->lease;
+    a->rv = hs_conn_shutdown_by(a->c, &op, SHUT_RDWR, fresh());
+    return NULL;
+}
+
+/* Who returns a lease waits for those who have it: not for one who waits for a disk. */
+START_TEST(return_does_not_wait_for_a_shutdown_that_waits)
+{
+    struct server s = server_new();
+    struct hs_pool_options o = options(1);
+    struct hs_pool *pool = pool_of(&s, &o);
+    struct hs_lease lease = take(pool);
+    struct asking file = {.c = lease.conn, .role = READS_A_FILE};
+    struct asking end = {.c = lease.conn, .role = TOLD_NOTHING, .lease = lease.id};
+    struct thread reading, ending;
+
+    let_die(lease.conn);
+    thread_start(&reading, send_a_file, &file);
+    EVENTUALLY(atomic_load(&stage.reads));
+    take_word(hs_conn_fileno(lease.conn));
+    thread_start(&ending, shut_it_down, &end);
+    EVENTUALLY(atomic_load(&stage.met));
+    role = MAY_NOT_WAIT;
+    ck_assert_int_eq(give(pool, &lease), HS_POOL_BUSY);
+    role = NOBODY;
+    atomic_store(&stage.has_read, true);
+    (void)thread_join(&reading);
+    (void)thread_join(&ending);
+    ASSERT_ERR(HS_E_RESET, end.rv);
+    pool_end(pool);
+    server_free(&s);
 }
 END_TEST
 
@@ -533,5 +596,7 @@ main(void)
     tcase_add_loop_test(tc, an_end_of_tcp_below_tls_does_not_hide_a_death, 0, 2);
     tcase_add_loop_test(tc, a_death_that_is_told_past_a_tls_that_has_failed_is_noted, 0, 2);
     tcase_add_test(tc, nobody_waits_for_a_disk_that_does_not_answer);
+    tcase_add_test(tc, whether_it_is_quiet_is_said_without_waiting);
+    tcase_add_test(tc, return_does_not_wait_for_a_shutdown_that_waits);
     return run_case(tc);
 }

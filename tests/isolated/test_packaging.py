@@ -46,7 +46,7 @@ def _tool(name: str) -> ModuleType:
     [
         ("debian/changelog", r"^hardsock \((\S+)\)"),
         ("packaging/hardsock.spec", r"^Version: +(\S+)$"),
-        ("packaging/conda/meta.yaml", r"^  version: (\S+)$"),
+        ("packaging/conda/recipe.yaml", r"^  version: (\S+)$"),
     ],
 )
 def test_each_package_has_the_version_of_the_header(file: str, pattern: str) -> None:
@@ -63,6 +63,41 @@ def test_the_library_package_has_the_name_of_its_abi() -> None:
     assert f"%global soversion {abi[1]}\n" in (PACKAGING / "hardsock.spec").read_text()
 
 
+def test_debians_list_of_symbols_is_that_of_the_library(tmp_path: Path) -> None:
+    """The package's build fails where one has come or gone (debian/rules: -c4)."""
+    library = ROOT / "build/release/libhardsock.so"
+    if not library.exists():
+        pytest.skip("make lib builds it")
+    with available():
+        if shutil.which("dpkg-gensymbols") is None:
+            raise Unavailable("dpkg-gensymbols is not installed (Debian: dpkg-dev)")
+    (tmp_path / "debian").mkdir()
+    for name in ("control", "changelog", "libhardsock0.symbols"):
+        shutil.copy2(ROOT / "debian" / name, tmp_path / "debian")
+    kept = tmp_path / "debian/libhardsock0.symbols"
+
+    def said() -> tuple[int, str]:
+        made = tmp_path / "made"
+        made.unlink(missing_ok=True)  # It would be what is compared with.
+        command = [
+            "dpkg-gensymbols",
+            "-plibhardsock0",
+            "-c4",
+            f"-e{library.resolve()}",
+            f"-O{made}",
+        ]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        return done.returncode, done.stdout
+
+    assert said()[0] == 0
+    text = kept.read_text()
+    kept.write_text(text.replace(" hs_version@", " hs_was_there@"))
+    state, text = said()
+    assert state != 0
+    assert re.search(r"^\+#MISSING: .* hs_was_there@Base", text, re.M)
+    assert re.search(r"^\+ hs_version@Base", text, re.M)
+
+
 def test_the_spec_parses_and_names_its_packages() -> None:
     with available():
         if shutil.which("rpmspec") is None:
@@ -77,18 +112,19 @@ def test_the_spec_parses_and_names_its_packages() -> None:
     assert sorted(done.stdout.splitlines()) == sorted(f"{name} {version}" for name in packages)
 
 
-def test_the_conda_recipe_is_what_conda_build_reads() -> None:
+def test_the_conda_recipe_has_what_a_build_needs() -> None:
+    """`make conda` has rattler-build read it, build by it and run its tests."""
     need_module("yaml")
     yaml = importlib.import_module("yaml")
-    text = (PACKAGING / "conda/meta.yaml").read_text()
-    recipe = yaml.safe_load(
-        re.sub(r"\{\{ *(.*?) *\}\}", r"\1", text)
-    )  # as its templates fill it in
-    assert set(recipe) == {"package", "source", "build", "requirements", "test", "about"}
-    assert recipe["package"] == {"name": "hardsock", "version": hs.__version__}
+    recipe = yaml.safe_load((PACKAGING / "conda/recipe.yaml").read_text())
+    assert recipe["package"] == {"name": "hardsock", "version": "${{ version }}"}
     assert (PACKAGING / "conda" / recipe["source"]["path"] / "pyproject.toml").is_file()
-    run = set(recipe["requirements"]["run"])
-    assert run - {"ca-certificates"} <= set(recipe["requirements"]["host"])
+    host, run = (set(recipe["requirements"][part]) for part in ("host", "run"))
+    assert {"openssl", "python", "yaml"} <= host  # conda-forge's libyaml is called so
+    assert run - {"ca-certificates"} <= host
+    build = re.search(r'^requires = \["(\S+)"\]$', (ROOT / "pyproject.toml").read_text(), re.M)
+    assert build is not None
+    assert build[1].replace(">=", " >=") in host
 
 
 def test_openssl_names_itself() -> None:
@@ -201,6 +237,18 @@ def test_setup_names_the_tool_that_makes_what_is_missing(tmp_path: Path) -> None
     )
 
 
+def test_a_bare_machine_is_told_all_that_is_missing_at_once(tmp_path: Path) -> None:
+    """Nothing is compiled before: the first thing said is not that some program was not found."""
+    (tmp_path / "bin").mkdir()
+    command = [sys.executable, "setup.py", "-q", "build", "--build-lib", str(tmp_path / "lib")]
+    environment = os.environ | {"CC": "no-such-compiler", "PATH": str(tmp_path / "bin")}
+    done = subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True)
+    assert done.returncode == 1
+    assert "\nhardsock cannot be built here. Missing:\n" in f"\n{done.stderr}"
+    asked = re.findall(r": apt install (\S+) \| dnf install \S+ \| apk add \S+$", done.stderr, re.M)
+    assert set(asked) == {"gcc", "make", "libc6-dev", "python3-dev", "libssl-dev", "libyaml-dev"}
+
+
 # ---- the wheel
 
 
@@ -243,6 +291,17 @@ def test_a_wheel_that_is_made_twice_is_the_same(tmp_path: Path) -> None:
     for name in ("one", "two"):
         repair.write_wheel(_folder(tmp_path / name), tmp_path / f"{name}.whl")
     assert (tmp_path / "one.whl").read_bytes() == (tmp_path / "two.whl").read_bytes()
+
+
+def test_a_program_that_is_not_stripped_is_seen(tmp_path: Path) -> None:
+    sections = _tool("try_wheel").sections
+    program = tmp_path / "program"
+    source = "int main(void) { return 0; }\n"
+    subprocess.run(["cc", "-g", "-xc", "-", "-o", program], input=source, text=True, check=True)
+    whole = sections(program.read_bytes())
+    assert {".text", ".symtab", ".debug_info"} <= whole
+    subprocess.run(["strip", "--strip-unneeded", program], check=True)
+    assert whole - sections(program.read_bytes()) >= {".symtab", ".debug_info"}
 
 
 # ---- what users may rely on

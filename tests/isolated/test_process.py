@@ -114,6 +114,52 @@ def test_subinterpreters_have_state_of_their_own(config: str) -> None:
     )
 
 
+@pytest.mark.parametrize("whose", ["a server", "a deadline", "the program"])
+def test_exit_with_no_descriptor_left_is_an_exit(whose: str) -> None:
+    """CPython ends such threads by pthread_exit(3), for which glibc loads a library."""
+    start = {
+        "a server": """
+            def busy(conn):
+                while True:
+                    pass
+            server = hs.serve(busy, ("127.0.0.1", 0), drain_timeout=0.01)
+            clients = [socket.create_connection(server.address) for _ in range(4)]
+            while server.stats().active < 4:
+                pass
+        """,
+        "a deadline": """
+            def busy():
+                entered.set()
+                while True:
+                    pass
+            hs.CancelToken(0.001).on_cancel(busy)
+            entered.wait()
+        """,
+        "the program": """
+            def busy():
+                while True:
+                    pass
+            for _ in range(4):
+                threading.Thread(target=busy, daemon=True).start()
+        """,
+    }[whose]
+    code = f"""
+        import resource
+        entered = threading.Event()
+        {textwrap.dedent(start).strip().replace(chr(10), chr(10) + " " * 8)}
+        open_now = {{int(name) for name in os.listdir("/proc/self/fd")}}
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(open_now) + 1, 4096))
+        try:
+            while True:
+                os.dup(0)
+        except OSError:
+            pass
+    """
+    result = run(code, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "libgcc" not in result.stderr
+
+
 def test_exit_does_not_wait_for_a_blocked_daemon_thread() -> None:
     silent(
         """

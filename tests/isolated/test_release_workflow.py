@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,35 @@ def commands(job: dict[str, Any]) -> str:
     return "\n".join(step["run"] for step in job["steps"] if "run" in step)
 
 
-def test_actionlint_has_no_complaint() -> None:
-    """It is one Go program and no package of Python or Debian: looked for, never asked for."""
-    program = shutil.which("actionlint")
-    if program is None:
-        pytest.skip("actionlint is not installed (go install github.com/rhysd/actionlint/cmd/...)")
-    done = subprocess.run([program, "-no-color", FILE], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout) == (0, "")
+def judged(file: Path) -> subprocess.CompletedProcess[str]:
+    need_module("check_jsonschema")
+    command = ["check_jsonschema", "--builtin-schema", "vendor.github-workflows", str(file)]
+    return subprocess.run(
+        [sys.executable, "-m", *command], capture_output=True, text=True, timeout=120
+    )
+
+
+def test_it_is_a_workflow_by_the_published_schema(tmp_path: Path) -> None:
+    """`make check-workflow` asks actionlint, which knows expressions, too, and comes by Go alone."""
+    done = judged(FILE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    wrong = tmp_path / "wrong.yml"
+    wrong.write_text(FILE.read_text().replace("timeout-minutes:", "timeout-minuts:"))
+    done = judged(wrong)
+    assert done.returncode == 1
+    assert "timeout-minuts" in done.stdout
+
+
+def test_an_expression_names_what_there_is(jobs: dict[str, Any]) -> None:
+    """What it names in vain is an empty text, and no error."""
+    for name, job in jobs.items():
+        matrix = job.get("strategy", {}).get("matrix", {})
+        known = {f"matrix.{key}" for row in (matrix, *matrix.get("include", ())) for key in row}
+        used = re.findall(r"\$\{\{(.*?)\}\}", repr(job))
+        assert len(used) == repr(job).count("${{"), name
+        assert {one.strip() for one in used} <= known, name
+        conditions = {step["if"] for step in (job, *job["steps"]) if "if" in step}
+        assert conditions <= {"github.ref_type == 'tag'"}, name
 
 
 def test_actions_are_named_by_commit_and_tools_by_version() -> None:
@@ -74,7 +96,7 @@ def test_the_source_archive_is_checked_and_installed(jobs: dict[str, Any]) -> No
         "check --strict",
         "libssl-dev libyaml-dev",
         'bin/pip" install',
-        "try_wheel.py",
+        'try_wheel.py" deadline tls demo tune\n',  # the other steps are of wheels
     ]
     assert [said.find(part) for part in parts] == sorted(said.find(part) for part in parts)
     assert all(part in said for part in parts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import socket
 import ssl
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -62,7 +63,7 @@ class Kept:
         async with aio.timeout(LATE):
             await self.over.wait()
         assert self.heard == [b"before\n"]
-        assert self.writer.is_closing()
+        assert self.reader.exception() is not None
 
 
 @contextlib.asynccontextmanager
@@ -294,6 +295,69 @@ def test_a_file_of_another_goes_behind_what_is_held(files: Files, tmp_path: Path
     run(main, "plain", files)
 
 
+def test_a_file_that_is_sent_in_vain_leaves_the_connection(files: Files, tmp_path: Path) -> None:
+    """Nothing of it has gone out; others may be asking over the connection."""
+
+    async def main(found: Kept) -> None:
+        loop = asyncio.get_running_loop()
+        (tmp_path / "file").write_bytes(b"file\n")
+        with open(tmp_path / "file", "rb") as file:
+            with pytest.raises(hs.Cancelled), hs.scope(ended_scope()):
+                await loop.sendfile(found.writer.transport, file)
+            assert await loop.sendfile(found.writer.transport, file) == 5
+            # It is a request as any other, and unanswered.
+            with pytest.raises(hs.Cancelled), hs.scope(ended_scope()):
+                found.writer.write(b"late\n")
+                await asyncio.Event().wait()
+        assert [await found.answer() for _ in range(2)] == [b"file\n", b"late\n"]
+
+    run(main, "plain", files)
+
+
+def test_who_asked_before_the_last_one_waits_for_an_answer_too(files: Files) -> None:
+    async def main(found: Kept) -> None:
+        token = hs.CancelToken()
+        found.writer.write(b"of another\n")
+        with pytest.raises(hs.Cancelled), hs.scope(token):
+            found.writer.write(b"in time\n")
+            token.cancel()
+            found.writer.write(b"late\n")
+            await asyncio.Event().wait()
+        expected = [b"of another\n", b"in time\n", b"late\n"]
+        assert [await found.answer() for _ in range(3)] == expected
+
+    run(main, "plain", files)
+
+
+def test_what_others_have_still_to_send_is_not_lost(files: Files) -> None:
+    """Though something arrives meanwhile, which cannot be the answer."""
+    large = b"x" * (8 << 20) + b"\n"
+
+    async def main() -> None:
+        ours, peer = socket.socketpair()
+        loop = asyncio.get_running_loop()
+        reader, writer = await asyncio.open_connection(sock=ours)
+        async with aio.timeout(LATE):
+            writer.write(large)
+            peer.sendall(b"news\n")
+            assert await reader.readline() == b"news\n"
+            with pytest.raises(hs.Cancelled), hs.scope(ended_scope()):
+                writer.write(b"late\n")
+                await asyncio.Event().wait()
+            writer.close()
+            with peer:
+                assert await loop.run_in_executor(None, _all_of, peer) == large + b"late\n"
+
+    hsloop.run(main())
+    assert hs.open_connections() == []
+
+
+def _all_of(peer: socket.socket) -> bytes:
+    peer.settimeout(LATE)
+    with peer.makefile("rb") as file:
+        return file.read()
+
+
 def test_a_shield_does_not_wait_for_what_was_asked_in_vain(files: Files) -> None:
     async def main(found: Kept) -> None:
         with pytest.raises(hs.Cancelled), hs.scope(ended_scope()):
@@ -360,6 +424,28 @@ def test_a_fault_of_a_protocol_does_not_keep_the_task_from_its_end(files: Files)
         assert told == ["the next"]
 
     run(main, "plain", files)
+
+
+def test_an_interrupt_in_a_protocol_does_not_keep_the_task_from_its_end() -> None:
+    async def main() -> None:
+        def interrupt() -> None:
+            raise KeyboardInterrupt
+
+        with hs.scope(ended_scope()):
+            scope = _host_scope._innermost.get()
+            assert scope is not None
+            scope.tell_when_heard(interrupt)
+            await asyncio.wait_for(asyncio.Event().wait(), LATE)
+
+    loop = hsloop.EventLoop()
+    try:
+        task = loop.create_task(main())
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(task)
+        with pytest.raises(hs.Cancelled):
+            loop.run_until_complete(task)
+    finally:
+        loop.close()
 
 
 def test_an_answer_may_be_late() -> None:

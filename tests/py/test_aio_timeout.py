@@ -18,6 +18,7 @@ import sniffio
 import hardsock as hs
 from hardsock import aio
 from hardsock.aio import _host, _host_scope
+from hardsock.aio import loop as hsloop
 from hardsock.lab.threads import run_threaded
 from support.loops import RUNS
 from support.require import need_module
@@ -615,3 +616,47 @@ def test_a_call_that_hears_later_of_the_end_than_its_scope_still_tells_it(name: 
         theirs.close()
 
     run(name, main)
+
+
+@pytest.mark.parametrize("end", ["deadline", "cancel", "before"])
+def test_a_scope_around_the_run_ends_what_main_awaits(end: str) -> None:
+    token = hs.CancelToken(FIRST if end == "deadline" else None)
+
+    async def main() -> None:
+        if end == "cancel":
+            threading.Timer(0, token.cancel).start()
+        await asyncio.get_running_loop().create_future()
+
+    if end == "before":
+        token.cancel()
+    with pytest.raises(hs.DeadlineExceeded if end == "deadline" else hs.Cancelled):
+        with hs.scope(token):
+            hsloop.run(main())
+
+
+def test_a_run_within_a_scope_that_has_time_returns_what_main_does() -> None:
+    async def main() -> str:
+        await asyncio.sleep(0)
+        return "done"
+
+    with hs.timeout(LATE):
+        assert hsloop.run(main()) == "done"
+        with pytest.raises(ValueError, match="coroutine"):
+            hsloop.run(main)  # type: ignore[arg-type]
+
+
+def test_nothing_is_asked_when_the_scope_around_the_run_has_ended() -> None:
+    ours, peer = socket.socketpair()
+
+    async def main() -> None:
+        _, writer = await asyncio.open_connection(sock=ours)
+        token.cancel()
+        writer.write(b"in vain")
+        await asyncio.get_running_loop().create_future()
+
+    token = hs.CancelToken()
+    with peer:
+        with pytest.raises(hs.Cancelled), hs.scope(token):
+            hsloop.run(main())
+        assert peer.recv(1) == b""
+    assert hs.open_connections() == []

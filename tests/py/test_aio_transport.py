@@ -317,6 +317,20 @@ def test_a_writer_that_is_told_in_the_loops_own_turn_is_not_waited_past() -> Non
     hsloop.run(main())
 
 
+def test_what_is_written_behind_close_is_not_sent(run: Any) -> None:
+    async def main() -> None:
+        client, accepted, server = await pair()
+        client.transport.write(b"the end")
+        client.transport.close()
+        client.transport.write(b"too late")
+        assert await accepted.lost is None
+        assert accepted.received == b"the end"
+        assert await client.lost is None
+        await end(server=server)
+
+    run(main)
+
+
 def test_what_was_written_before_close_still_arrives(run: Any) -> None:
     async def main() -> None:
         client, accepted, server = await pair()

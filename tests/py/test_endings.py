@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import hardsock as hs
+from hardsock import _core
 from hardsock.lab.peers import PeerScript
 from hardsock.lab.threads import Call
 from hardsock.lab.waits import poll_until
@@ -398,3 +399,25 @@ def test_unread_tickets_are_no_unread_data(ids: Identities) -> None:
         assert theirs.recv_exactly(7, timeout=60) == b"request"
         assert theirs.recv(1, timeout=60) == b""
     assert _resets_by_unread() == before
+
+
+# ---- shutdown and other threads
+
+
+def attached(delays: _core.Delays) -> int:
+    """How often a thread has taken Python's lock again after a call that had let it go."""
+    _, counts, _ = delays.read()["lock"]
+    return sum(counts)
+
+
+def test_shutdown_lets_other_threads_run() -> None:
+    """It may have to wait for one that is being told why the connection is over."""
+    ours, theirs = socket.socketpair()
+    delays = _core.Delays()
+    with theirs, hs.adopt(ours) as conn:
+        for how in (socket.SHUT_RD, socket.SHUT_WR, socket.SHUT_RDWR):
+            before = attached(delays)
+            conn.shutdown(how)
+            assert attached(delays) > before
+        with pytest.raises(ValueError, match="how must be SHUT_RD, SHUT_WR or SHUT_RDWR, got 7"):
+            conn.shutdown(7)

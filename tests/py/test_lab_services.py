@@ -13,6 +13,7 @@ import pytest
 
 import hardsock as hs
 from hardsock.lab.servers import http_server, redis_server
+from support.inner import alone
 from support.require import need_module, require
 from support.servers import postgres
 
@@ -102,7 +103,7 @@ def test_a_pool_of_hardsock_replaces_what_was_cut(bad_proxy: Any, redis_address:
 
 @pytest.fixture
 def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    alone(monkeypatch)
     monkeypatch.delenv("CI", raising=False)
     pytester.makeini("[pytest]\naddopts = --strict-markers\n")
     return pytester

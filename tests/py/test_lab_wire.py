@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from hardsock.lab import Unavailable, poll_until
+from hardsock.lab._program import lacking
 from hardsock.lab.wire import Direction, Impairment, InvalidResult, Wire, WireStats
 from support.require import available
 from support.wire_traffic import across, bulk, send
@@ -52,6 +53,25 @@ def test_packets_take_as_long_as_asked_for(lay: Callable[..., Wire]) -> None:
 
 def test_ipv6_goes_through_too(lay: Callable[..., Wire]) -> None:
     assert len(across(lay(), 50, 1000, host=Wire.B6)) == 50
+
+
+def test_its_addresses_can_be_bound_at_once(lay: Callable[..., Wire]) -> None:
+    """0x02 is IFA_F_NODAD: nobody is asked for the address first, so it waits for no kernel thread."""
+    script = "result = [line.split() for line in open('/proc/net/if_inet6')]"
+    wire = lay()
+    for end in (wire.a, wire.b):
+        (flags,) = (words[4] for words in end.run(script) if words[0].startswith("fd77"))
+        assert int(flags, 16) & 0x02
+
+
+def test_a_program_that_cannot_be_run_is_not_said_to_be_missing(tmp_path: Path) -> None:
+    file = tmp_path / "program"
+    assert lacking(file) == f"{file} is not there: this hardsock was built without its lab"
+    file.touch(0o644)
+    assert lacking(file) == f"{file} cannot be run: it is not executable by this user"
+    assert lacking(file / "more") == f"{file}/more cannot be run: Not a directory"
+    file.chmod(0o755)
+    assert lacking(file) is None
 
 
 def test_the_same_seed_loses_the_same_packets(lay: Callable[..., Wire]) -> None:

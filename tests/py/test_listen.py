@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import hardsock as hs
+from hardsock import _core
 from hardsock.lab.endpoint import connect_to
 from hardsock.lab.namespaces import Namespace
 from hardsock.lab.threads import Call
@@ -205,6 +206,24 @@ def test_a_lock_that_somebody_keeps_on_the_folder_does_not_stop_a_listener(tmp_p
     finally:
         os.close(folder)
     assert not path.exists()
+
+
+def test_closing_lets_other_threads_run_while_the_folder_is_locked(tmp_path: Path) -> None:
+    delays = _core.Delays()
+
+    def attached() -> int:
+        """How often a thread has taken Python's lock again after a wait."""
+        return sum(delays.read()["lock"][1])
+
+    folder = os.open(tmp_path, os.O_RDONLY)
+    try:
+        listener = hs.listen(f"unix:{tmp_path}/s")
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        before = attached()
+        listener.close()
+        assert attached() > before
+    finally:
+        os.close(folder)
 
 
 def test_a_path_that_is_no_socket_is_never_removed(tmp_path: Path) -> None:

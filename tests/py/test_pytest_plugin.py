@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +17,7 @@ import hardsock as hs
 from hardsock import _core
 from hardsock.lab.threads import run_threaded
 from hardsock.leaks.owners import KINDS, Finding, Owner, Owners
+from support.inner import alone
 from support.require import need_module
 
 LEAKS = """
@@ -84,7 +86,7 @@ LEAKING = re.findall(r"# LINE (\w+)", LEAKS)
 
 @pytest.fixture
 def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    alone(monkeypatch)
     pytester.makeini("[pytest]\n")
     return pytester
 
@@ -597,8 +599,8 @@ def test_what_a_thread_leaves_in_a_cycle_while_the_plugin_waits_is_no_leak(
     held[0].close()  # type: ignore[attr-defined]
     collect = gc.collect
 
-    def collect_and_let_the_thread_end() -> int:
-        found = collect()
+    def collect_and_let_the_thread_end(generation: int = 2) -> int:
+        found = collect(generation)
         if held:
             cycle = [held.pop()]
             cycle.append(cycle)
@@ -606,6 +608,33 @@ def test_what_a_thread_leaves_in_a_cycle_while_the_plugin_waits_is_no_leak(
 
     monkeypatch.setattr(gc, "collect", collect_and_let_the_thread_end)
     assert _texts(owners.leftovers(owner, (), wait=0.01)) == []
+    owners.end(owner)
+    owners.stop()
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_what_is_old_is_not_looked_through_for_young_garbage(
+    is_old: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owners = Owners(KINDS["all"])
+    owner = owners.begin("a test that leaves a cycle")
+    cycle: list[object] = [hs.listen(("127.0.0.1", 0))]
+    cycle.append(cycle)
+    if is_old:
+        gc.collect()
+    cycle[0].close()  # type: ignore[attr-defined]
+    del cycle
+    collect, asked = gc.collect, []
+
+    def note(generation: int = 2) -> int:
+        asked.append(generation)
+        return collect(generation)
+
+    monkeypatch.setattr(gc, "collect", note)
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail(f"it waits {seconds} s"))
+    assert _texts(owners.leftovers(owner, (), wait=60.0)) == []
+    assert asked[0] < 2
+    assert is_old or len(asked) == 1
     owners.end(owner)
     owners.stop()
 
@@ -762,9 +791,9 @@ def test_owner_has_what_names_it() -> None:
     assert not owner.has(None, owner.began, me)
 
 
-def test_a_leak_in_a_library_names_the_line_that_called_it(pytester: pytest.Pytester) -> None:
+def test_a_leak_in_a_library_names_the_line_that_called_it(suite: pytest.Pytester) -> None:
     need_module("urllib3")
-    pytester.makepyfile(
+    suite.makepyfile(
         """
         import socket
         import urllib3.connection
@@ -777,7 +806,7 @@ def test_a_leak_in_a_library_names_the_line_that_called_it(pytester: pytest.Pyte
             conn.connect()
         """
     )
-    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "--hardsock-leaks=descriptors")
+    result = suite.runpytest_subprocess("-p", "no:cacheprovider", "--hardsock-leaks=descriptors")
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines(["*socket:*names_the_line_that_called_it.py:6 in test_leaks*"])
     result.stdout.fnmatch_lines(["*socket:*names_the_line_that_called_it.py:9 in test_leaks*"])

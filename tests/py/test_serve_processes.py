@@ -39,6 +39,7 @@ from support.process_handlers import (
     which_message,
     which_message_awaited,
 )
+from support.signals import wait_until_caught
 from support.tls import Identities
 
 LOCAL = ("127.0.0.1", 0)
@@ -525,7 +526,7 @@ def test_a_reload_with_a_bad_certificate_ends_there_and_the_old_ones_go_on(
         server.reload()
         assert poll_until(lambda: "the reload ends here" in caplog.text, 60)
         assert "cannot be started" in caplog.text
-        assert len(os.listdir("/proc/self/fd")) == descriptors
+        assert poll_until(lambda: len(os.listdir("/proc/self/fd")) == descriptors, 60)
         assert pids(server) == before
         assert visit() in before
         with pytest.raises((hs.HardsockError, EOFError)):
@@ -551,7 +552,7 @@ def test_a_process_that_cannot_be_started_leaves_nothing_open(
                 patch.setattr(owner, name, fail_of_descriptors)
                 server.reload()
                 assert poll_until(lambda n=number: caplog.text.count("reload ends") == n, 60)
-            assert len(os.listdir("/proc/self/fd")) == descriptors
+            assert poll_until(lambda: len(os.listdir("/proc/self/fd")) == descriptors, 60)
             assert pids(server) == before
         assert ask(server.address) in before
         server.reload()
@@ -664,7 +665,7 @@ def test_signals_reload_and_end_the_program(program: subprocess.Popen[str]) -> N
     assert program.stdout is not None
     address = ("127.0.0.1", int(program.stdout.readline()))
     first = ask(address)
-    assert poll_until(lambda: catches(program.pid, signal.SIGHUP), 30), "it is in wait()"
+    wait_until_caught(program.pid, signal.SIGHUP)  # Then it is in wait().
     program.send_signal(signal.SIGHUP)
     assert poll_until(lambda: ask(address) != first, 60)
     with connect_to(address) as busy:
@@ -677,12 +678,6 @@ def test_signals_reload_and_end_the_program(program: subprocess.Popen[str]) -> N
         assert busy.recv(100).startswith(b"half of it ")
     assert program.stdout.readline() == "SIGTERM 1\n"
     assert program.wait(60) == 0
-
-
-def catches(pid: int, number: int) -> bool:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    (caught,) = (line.split()[1] for line in lines if line.startswith("SigCgt:"))
-    return bool(int(caught, 16) >> (number - 1) & 1)
 
 
 def answered_twice(address: Any) -> bool:

@@ -20,6 +20,7 @@ import pytest
 
 from hardsock.lab.waits import poll_until
 from support.require import Unavailable, available
+from support.signals import wait_until_caught
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "serving.md"
 PATIENCE = 60.0
@@ -89,15 +90,9 @@ def programs(tmp_path: Path) -> Iterator[Programs]:
         process.wait()
 
 
-def catches_sigterm(process: subprocess.Popen[bytes]) -> bool:
-    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
-    (caught,) = (line.split()[1] for line in lines if line.startswith("SigCgt:"))
-    return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
-
-
 def ends_well(process: subprocess.Popen[bytes]) -> bool:
     """At SIGTERM, once it is in wait()."""
-    assert poll_until(lambda: catches_sigterm(process), PATIENCE)
+    wait_until_caught(process.pid, signal.SIGTERM)
     process.terminate()
     return process.wait(PATIENCE) == 0
 

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from support.inner import alone
+
 TESTS = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone(monkeypatch)
 
 
 @pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "workers"])

@@ -22,9 +22,10 @@ from hardsock.lab.servers.process import find_program, free_port, running
 from hardsock.lab.waits import poll_until
 from support.require import Unavailable, available
 from support.serving import Honest
+from support.signals import wait_until_caught
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "deploying.md"
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 def blocks(language: str) -> list[str]:
@@ -69,6 +70,7 @@ class App:
 
     def stop(self) -> None:
         """SIGTERM, and the end: nothing may have been cut."""
+        wait_until_caught(self._process.pid, signal.SIGTERM)
         self._process.terminate()
         assert self._process.wait(PATIENCE) == 0, "it has cut somebody: see its log"
 
@@ -163,6 +165,8 @@ def test_a_reload_of_the_proxy_loses_nothing(
     with behind(name, tmp_path) as (proxy, _), Honest(proxy, retries=True) as honest:
         for nth in range(1, 4):
             honest.wait_for_more()
+            # haproxy's worker serves before its master has a handler, and ignores it until then.
+            wait_until_caught(proxy.pid, number)
             os.kill(proxy.pid, number)
             if name == "haproxy":  # Two reloads at once reset connections, from 3.x on.
 
@@ -190,6 +194,7 @@ def test_a_socket_that_stays_loses_nothing_over_restarts(tmp_path: Path) -> None
             with Honest(held, retries=True) as honest:
                 for _ in range(4):
                     honest.wait_for_more()
+                    wait_until_caught(current.pid, signal.SIGTERM)
                     current.terminate()
                     assert current.wait(PATIENCE) == 0
                     current = process()

@@ -33,7 +33,7 @@ __all__ = ["DRIVERS", "Honest", "Server", "abused", "check_sums", "few_workers",
 
 DRIVERS = ("threads", "asyncio", "messages", "aio-messages")
 """In threads and in an event loop, with a handler for each connection, or for each message."""
-_PATIENCE = 30.0
+_PATIENCE = 60.0
 _PACE = 0.02
 
 T = TypeVar("T")

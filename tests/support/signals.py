@@ -1,4 +1,4 @@
-"""Whether another process is ready for a signal: one sent too early ends it."""
+"""Whether another process is ready for a signal: one sent too early ends it, or is ignored."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hardsock.lab.waits import poll_until
 __all__ = ["wait_until_caught"]
 
 
-def wait_until_caught(pid: int, signum: signal.Signals, timeout: float = 20.0) -> None:
+def wait_until_caught(pid: int, signum: signal.Signals, timeout: float = 60.0) -> None:
     """Return once process *pid* has a handler for *signum* (proc_pid_status(5), SigCgt)."""
 
     def caught() -> bool:

@@ -107,6 +107,13 @@ GUARD(__wrap_hs_conn_recv, __real_hs_conn_recv,
       (struct hs_conn * c, struct hs_op *op, uint8_t *buf, size_t len, int flags,
        struct hs_error *err, size_t *ret_n),
       (c, op, buf, len, flags, err, ret_n), ret_n, ret_n)
+GUARD(__wrap_hs_conn_read, __real_hs_conn_read,
+      (struct hs_conn * c, struct hs_op *op, uint8_t *buf, size_t len, struct hs_error *err,
+       size_t *ret_n),
+      (c, op, buf, len, err, ret_n), ret_n, ret_n)
+GUARD(__wrap_hs_token_wait_for, __real_hs_token_wait_for,
+      (const struct hs_op *op, int fd, short events, struct hs_error *err, short *ret_ready),
+      (op, fd, events, err, ret_ready), ret_ready, ret_ready)
 GUARD(__wrap_hs_conn_send, __real_hs_conn_send,
       (struct hs_conn * c, struct hs_op *op, const uint8_t *buf, size_t len, struct hs_error *err,
        size_t *ret_n),

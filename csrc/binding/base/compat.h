@@ -22,6 +22,25 @@
 #define HS_SLOT_GIL
 #endif
 
+/* Until 3.14 a thread that attaches once the interpreter has gone is ended by pthread_exit(3), for
+ * which glibc loads libgcc_s; where no descriptor is left to open it with, the process aborts. */
+#if PY_VERSION_HEX < 0x030E0000 && defined(__GLIBC__)
+#include <execinfo.h>
+
+static inline void
+hs_prepare_thread_ends(void)
+{
+    void *frame;
+
+    (void)backtrace(&frame, 1); /* It loads the same, which stays: NOTES of backtrace(3). */
+}
+#else
+static inline void
+hs_prepare_thread_ends(void)
+{
+}
+#endif
+
 /* Member kinds moved from structmember.h to Python.h in 3.12. */
 #if PY_VERSION_HEX >= 0x030C0000
 #define HS_T_PYSSIZET Py_T_PYSSIZET

@@ -94,6 +94,11 @@ struct filing {
     bool begun;
 };
 
+struct fd_wait { /* for a descriptor that is no connection's */
+    int fd;
+    short events, ready;
+};
+
 struct file_io {           /* a call of a file */
     size_t from, limit, n; /* of a line */
     Py_buffer view[2];     /* own: what is sent */
@@ -129,7 +134,9 @@ struct job {
         struct requesting requesting;
         struct hs_dial_place *place; /* owns */
         size_t peek_size;
+        int how; /* of shutdown(2) */
         bool in_time;
+        struct fd_wait fd_wait;
         struct hs_callback *fired; /* owns: to be run */
         struct parked_news *news;  /* owns */
     } u;

@@ -7,6 +7,7 @@
  * Belongs to the thread of its loop.
  */
 #include "hub.h"
+#include "binding/base/detach.h"
 
 #include <stddef.h>
 #include <unistd.h>
@@ -186,12 +187,120 @@ hub_run(PyObject *obj, PyObject *Py_UNUSED(ignored))
     self->budget = HUB_BUDGET;
     self->thread = PyThread_get_thread_ident();
     if (self->core != NULL) {
-        hs_loop_collect(self->core);
+        if (!self->collected)
+            hs_loop_collect(self->core);
         heard = !hs_loop_is_unheard(self->core);
     }
+    self->collected = false;
     if (wake_all_due(self) < 0 || (!heard && tell_unheard(self) < 0))
         return NULL;
     return PyBool_FromLong(heard);
+}
+
+PyDoc_STRVAR(
+    take_others_doc,
+    "take_others($self, fd, /)\n--\n\n"
+    "For a loop that waits by wait() alone: it will wait for this epoll set of others, too.\n\n"
+    "The set must not wait for the Hub any more, and is made to stop it.");
+
+static PyObject *
+hub_take_others(PyObject *obj, PyObject *fd)
+{
+    HubObject *self = (HubObject *)obj;
+    struct hs_error err = {0};
+    hs_err rv;
+    long number;
+
+    if (parse_long(fd, "fd", 0, INT32_MAX, &number) < 0)
+        return NULL;
+    if (self->core == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "this event loop has ended");
+        return NULL;
+    }
+    if ((rv = hs_loop_take_others(self->core, (int)number, &err)) == HS_OK)
+        Py_RETURN_NONE;
+    (void)raise_plain_error(self->st, &err, rv);
+    return NULL;
+}
+
+PyDoc_STRVAR(leave_others_doc, "leave_others($self, fd, /)\n--\n\n"
+                               "Undo take_others(): they wait for themselves again.");
+
+static PyObject *
+hub_leave_others(PyObject *obj, PyObject *fd)
+{
+    struct hs_loop *core = ((HubObject *)obj)->core;
+    long number;
+
+    if (parse_long(fd, "fd", 0, INT32_MAX, &number) < 0)
+        return NULL;
+    if (core != NULL)
+        hs_loop_leave_others(core, (int)number);
+    Py_RETURN_NONE;
+}
+
+struct listening {
+    int fd, ms;
+    struct hs_loop_heard heard;
+};
+
+static void
+listen_detached(void *arg)
+{
+    struct listening *l = arg;
+
+    hs_loop_listen(l->fd, l->ms, &l->heard);
+}
+
+/* As selectors have it: rounded up, so that a loop with a time does not go round before it. */
+static int
+parse_ms(PyObject *timeout, int *ret_ms)
+{
+    double seconds;
+
+    if (timeout == Py_None) {
+        *ret_ms = -1;
+        return 0;
+    }
+    if ((seconds = PyFloat_AsDouble(timeout)) == -1.0 && PyErr_Occurred())
+        return -1;
+    if (!(seconds > 0))
+        *ret_ms = 0;
+    else if (seconds * 1e3 >= INT32_MAX)
+        *ret_ms = INT32_MAX;
+    else
+        *ret_ms = (int)(seconds * 1e3) + ((int)(seconds * 1e3) < seconds * 1e3 ? 1 : 0);
+    return 0;
+}
+
+PyDoc_STRVAR(wait_doc, "wait($self, timeout, /)\n--\n\n"
+                       "Wait for timeout seconds, None: for ever; less if a signal handler ran.\n\n"
+                       "1: something is due, and run() is to be called. 2: the others have\n"
+                       "something. 3: both. 0: neither. None: it knows nothing any more, and the\n"
+                       "others are to be asked themselves.");
+
+static PyObject *
+hub_wait(PyObject *obj, PyObject *timeout)
+{
+    HubObject *self = (HubObject *)obj;
+    struct listening l;
+    bool due, others;
+
+    if (parse_ms(timeout, &l.ms) < 0)
+        return NULL;
+    if (self->core == NULL || !hs_loop_may_sleep(self->core, &l.fd, &l.ms))
+        Py_RETURN_NONE;
+    if (l.ms == 0)
+        listen_detached(&l);
+    else
+        run_waiting(self->st, listen_detached, &l);
+    if (self->core == NULL) /* It was closed meanwhile. */
+        Py_RETURN_NONE;
+    hs_loop_slept(self->core, &l.heard, &due, &others);
+    self->collected = due;
+    if (PyErr_CheckSignals() < 0) /* What was heard stays due. */
+        return NULL;
+    return PyLong_FromLong((due ? 1 : 0) | (others ? 2 : 0));
 }
 
 PyDoc_STRVAR(forget_doc, "forget($self, fd, /)\n--\n\n"
@@ -329,6 +438,9 @@ static PyGetSetDef hub_getset[] = {
 static PyMethodDef hub_methods[] = {
     {"fileno", hub_fileno, METH_NOARGS, fileno_doc},
     {"run", hub_run, METH_NOARGS, run_doc},
+    {"take_others", hub_take_others, METH_O, take_others_doc},
+    {"leave_others", hub_leave_others, METH_O, leave_others_doc},
+    {"wait", hub_wait, METH_O, wait_doc},
     {"forget", hub_forget, METH_O, forget_doc},
     {"close", hub_close, METH_NOARGS, close_doc},
     {NULL, NULL, 0, NULL},

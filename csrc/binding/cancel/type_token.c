@@ -335,6 +335,59 @@ token_prepare_wait(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyOb
 
 STATIC_JOB_METHODS(token, wait)
 
+static hs_err
+attempt_wait_for(struct job *job)
+{
+    struct fd_wait *w = &job->u.fd_wait;
+
+    return hs_token_wait_for(&job->call.op, w->fd, w->events, job->call.err, &w->ready);
+}
+
+static PyObject *
+what_is_ready(struct job *job)
+{
+    return PyLong_FromLong(job->u.fd_wait.ready);
+}
+
+PyDoc_STRVAR(
+    wait_for_doc,
+    "_wait_for($self, fd, events, timeout, /)\n--\n\n"
+    "Block until a descriptor that is somebody else's has one of the events of poll(2): what\n"
+    "it has; 0 when this token has ended, or after timeout seconds.");
+
+static int
+token_prepare_wait_for(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                       struct job *job)
+{
+    static const struct params p = {"_wait_for", 3, 3, 3, {"fd", "events", "timeout"}};
+    struct hs_op op = HS_OP_INIT(HS_NEVER, ((TokenObject *)self)->core);
+    PyObject *values[MAX_PARAMS];
+    int64_t span;
+    long fd, events;
+
+    if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
+        parse_long(values[0], "fd", 0, INT32_MAX, &fd) < 0 ||
+        parse_long(values[1], "events", 0, INT16_MAX, &events) < 0 ||
+        parse_seconds(values[2], "timeout", &span) < 0)
+        return -1;
+    if (span != HS_NEVER)
+        op.deadline_ns = hs_deadline_after(span);
+    job->owner = Py_NewRef(self);
+    job->call.st = state_of(self);
+    job->call.started_ns = hs_now();
+    job->call.op = op;
+    job->u.fd_wait = (struct fd_wait){.fd = (int)fd, .events = (short)events};
+    job->attempt = attempt_wait_for;
+    job->result = what_is_ready;
+    return 0;
+}
+
+static PyObject *
+token_wait_for(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    return job_run(token_prepare_wait_for, self, args, nargs, kwnames);
+}
+
 PyDoc_STRVAR(set_timeout_doc,
              "set_timeout($self, timeout, /)\n--\n\n"
              "Move the token's own deadline to timeout seconds from now; None takes it away.\n\n"
@@ -466,6 +519,7 @@ static PyMethodDef token_methods[] = {
     {"cancel", HS_METHOD(token_cancel), METH_FASTCALL | METH_KEYWORDS, cancel_doc},
     {"check", token_check, METH_NOARGS, check_doc},
     {"wait", HS_METHOD(token_wait), METH_FASTCALL | METH_KEYWORDS, wait_doc},
+    {"_wait_for", HS_METHOD(token_wait_for), METH_FASTCALL | METH_KEYWORDS, wait_for_doc},
     {"_op_wait", HS_METHOD(token_op_wait), METH_FASTCALL | METH_KEYWORDS, OP_DOC("wait")},
     {"set_timeout", HS_METHOD(token_set_timeout), METH_FASTCALL | METH_KEYWORDS, set_timeout_doc},
     {"fileno", token_fileno, METH_NOARGS, fileno_doc},

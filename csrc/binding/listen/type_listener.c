@@ -597,10 +597,23 @@ PyDoc_STRVAR(close_doc, "close($self, /)\n--\n\n"
                         "Close; wakes all threads that accept (they raise Closed). Idempotent.\n\n"
                         "The path of a unix socket that it made is removed.");
 
+static void
+listener_close_detached(void *core)
+{
+    hs_listener_close(core);
+}
+
+/* The folder of a unix path may be locked for a moment, as at the beginning. */
+static void
+close_core(PyObject *self)
+{
+    run_waiting(state_of(self), listener_close_detached, listener_core_of(self));
+}
+
 static PyObject *
 listener_close(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    hs_listener_close(listener_core_of(self));
+    close_core(self);
     drop_left(self);
     Py_RETURN_NONE;
 }
@@ -822,7 +835,7 @@ listener_finalize(PyObject *self)
     PyErr_Fetch(&type, &value, &traceback);
     tracking_warn(&((ListenerObject *)self)->opened, self);
     tracking_thrown_away(state_of(self), &((ListenerObject *)self)->opened, self);
-    hs_listener_close(listener_core_of(self));
+    close_core(self);
     PyErr_Restore(type, value, traceback);
 }
 

@@ -101,6 +101,8 @@ int conn_io_begin(PyObject *self, struct job *job, const char *op, PyObject *tim
 int conn_pin(struct io *io, PyObject *obj, int flags);
 int conn_pin_pieces(struct io *io, PyObject *pieces, int flags);
 int conn_make_bytes(struct job *job, size_t size);
+/* conn_io.c: a call that must have all keeps what came between its steps. After the flags. */
+void conn_want_whole(struct job *job);
 PyObject *conn_take_bytes(struct job *job);
 PyObject *conn_kept(struct job *job, PyObject *result);
 /* The ancillary data that was received; of a header, what of its data is really there: the kernel
@@ -150,6 +152,7 @@ int conn_act(ConnObject *self, const char *op, conn_act_fn fn, void *arg);
     JOB(request_client_certificate)                                                                \
     JOB(close_write)                                                                               \
     FAST(_file_readline)                                                                           \
+    FAST(_file_read)                                                                               \
     FAST(_file_write)                                                                              \
     FAST(lines)                                                                                    \
     FAST(frames)                                                                                   \

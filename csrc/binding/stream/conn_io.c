@@ -64,9 +64,8 @@ give_up_whole(struct job *job)
     hs_conn_abandon(job->call.conn, &job->call.op, job->u.io.buf);
 }
 
-/* After the flags: a call that must have all keeps what came between its steps. */
-static void
-want_whole(struct job *job)
+void
+conn_want_whole(struct job *job)
 {
     if ((job->u.io.flags & MSG_WAITALL) == 0)
         return;
@@ -90,7 +89,7 @@ prepare_recv(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *
     if (conn_io_begin(self, job, p->function, values[2], values[3]) < 0 ||
         receive_flags(job, values[1]) < 0)
         return -1;
-    want_whole(job);
+    conn_want_whole(job);
     return conn_make_bytes(job, (size_t)size);
 }
 
@@ -129,7 +128,7 @@ prepare_recv_into(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObj
     if (conn_io_begin(self, job, p->function, values[3], values[4]) < 0 ||
         receive_flags(job, values[2]) < 0 || conn_pin(io, values[0], PyBUF_WRITABLE) < 0)
         return -1;
-    want_whole(job);
+    conn_want_whole(job);
     if ((size_t)size > io->len) {
         PyErr_Format(PyExc_ValueError, "nbytes is %ld but the buffer has only %zu bytes", size,
                      io->len);

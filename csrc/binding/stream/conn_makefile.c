@@ -7,6 +7,7 @@
 #include "conn.h"
 
 #include <stdint.h>
+#include <sys/socket.h>
 
 static hs_err
 attempt_readline(struct job *job)
@@ -55,15 +56,18 @@ prepare_readline(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObje
     return 0;
 }
 
-/* A line that has arrived already, as most of a head have: without a job, and without detaching.
- * It asks all that the call would ask; what is refused or has to wait is the call's. NULL without
- * an exception: so it is here. */
+/* What is looked for in what has arrived already; HS_WANT: it is not all here. */
+typedef hs_err (*look_fn)(struct hs_conn *conn, size_t limit, size_t *ret_n);
+
+/* What has arrived already, as most lines of a head have, and most parts of a small answer: without
+ * a job, and without detaching. It asks all that the call would ask; what is refused or has to wait
+ * is the call's. NULL without an exception: so it is here. */
 static PyObject *
-take_buffered_line(PyObject *obj, size_t limit)
+makefile_take_buffered(PyObject *obj, look_fn look, size_t limit)
 {
     ConnObject *self = (ConnObject *)obj;
     hs_err rv = HS_E_CLOSED;
-    PyObject *line, *bound;
+    PyObject *bytes, *bound;
     size_t n = 0;
     bool live;
 
@@ -76,13 +80,13 @@ take_buffered_line(PyObject *obj, size_t limit)
         return NULL;
     HS_BEGIN_LOCKED(obj); /* What it has claimed no return can miss. */
     if (!conn_is_let_go(self))
-        rv = hs_conn_try_line(self->core, limit, &n);
+        rv = look(self->core, limit, &n);
     HS_END_LOCKED();
     if (rv != HS_OK)
         return NULL;
-    line = PyBytes_FromStringAndSize((const char *)hs_conn_peeked(self->core), (Py_ssize_t)n);
-    hs_conn_try_line_end(self->core, line == NULL ? 0 : n);
-    return line;
+    bytes = PyBytes_FromStringAndSize((const char *)hs_conn_peeked(self->core), (Py_ssize_t)n);
+    hs_conn_try_line_end(self->core, bytes == NULL ? 0 : n);
+    return bytes;
 }
 
 /* Whether it is the limit alone, as a plain int that is not 0. */
@@ -109,9 +113,70 @@ conn__file_readline(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyO
     size_t limit;
 
     if (makefile_is_plain(args, nargs, kwnames, &limit) &&
-        ((line = take_buffered_line(self, limit)) != NULL || PyErr_Occurred()))
+        ((line = makefile_take_buffered(self, hs_conn_try_line, limit)) != NULL ||
+         PyErr_Occurred()))
         return line;
     return job_run(prepare_readline, self, args, nargs, kwnames);
+}
+
+/* Without waiting it is a receive. */
+static hs_err
+attempt_read(struct job *job)
+{
+    struct io *io = &job->u.io;
+    struct call *c = &job->call;
+
+    if (c->nonblocking)
+        return hs_conn_recv(c->conn, &c->op, io->buf, io->len, 0, c->err, &io->n);
+    return hs_conn_read(c->conn, &c->op, io->buf, io->len, c->err, &io->n);
+}
+
+CONN_DOC(
+    _file_read,
+    "_file_read($self, size, /)\n--\n\n"
+    "Receive size bytes, or what comes before the peer ends, and perhaps more of what is there\n"
+    "into the buffer; without waiting as recv() does.");
+
+static int
+prepare_read(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+             struct job *job)
+{
+    static const struct params p = {"read", 1, 1, 1, {"size"}};
+    PyObject *values[MAX_PARAMS];
+    long size;
+
+    job->attempt = attempt_read;
+    job->result = conn_take_bytes;
+    if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
+        parse_long(values[0], "size", 0, PY_SSIZE_T_MAX, &size) < 0 ||
+        conn_io_begin(self, job, "recv", NULL, NULL) < 0)
+        return -1;
+    if (!job->call.nonblocking)
+        job->u.io.flags = MSG_WAITALL;
+    conn_want_whole(job);
+    return conn_make_bytes(job, (size_t)size);
+}
+
+static hs_err
+look_for_all(struct hs_conn *conn, size_t size, size_t *ret_n)
+{
+    hs_err rv = hs_conn_try_read(conn, size);
+
+    if (rv == HS_OK)
+        *ret_n = size;
+    return rv;
+}
+
+PyObject *
+conn__file_read(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    PyObject *bytes;
+    size_t size;
+
+    if (nargs == 1 && makefile_is_plain(args, nargs, kwnames, &size) && size != SIZE_MAX &&
+        ((bytes = makefile_take_buffered(self, look_for_all, size)) != NULL || PyErr_Occurred()))
+        return bytes;
+    return job_run(prepare_read, self, args, nargs, kwnames);
 }
 
 static hs_err

@@ -157,9 +157,29 @@ PyDoc_STRVAR(shutdown_doc,
              "the connection below, and says so to a TLS peer first if it can.");
 
 static hs_err
-act_shutdown(struct hs_conn *core, void *how, struct hs_error *err)
+attempt_shutdown(struct job *job)
 {
-    return hs_conn_shutdown(core, (int)*(long *)how, err);
+    return hs_conn_shutdown_by(job->call.conn, &job->call.op, job->u.how, job->call.err);
+}
+
+static PyObject *
+shutdown_result(struct job *Py_UNUSED(job))
+{
+    Py_RETURN_NONE;
+}
+
+static int
+prepare_shutdown(PyObject *self, PyObject *const *args, Py_ssize_t Py_UNUSED(nargs),
+                 PyObject *Py_UNUSED(kwnames), struct job *job)
+{
+    long how;
+
+    if (parse_long(args[0], "how", INT32_MIN, INT32_MAX, &how) < 0)
+        return -1;
+    job->u.how = (int)how;
+    job->attempt = attempt_shutdown;
+    job->result = shutdown_result;
+    return conn_job_begin(self, job, "shutdown", NULL, NULL);
 }
 
 static PyObject *
@@ -173,9 +193,7 @@ conn_shutdown(PyObject *obj, PyObject *how)
         return NULL;
     if (value == SHUT_WR && hs_conn_tls_info(core, &info))
         return conn_close_write(obj, NULL, 0, NULL);
-    if (conn_act((ConnObject *)obj, "shutdown", act_shutdown, &value) < 0)
-        return NULL;
-    Py_RETURN_NONE;
+    return job_run(prepare_shutdown, obj, &how, 1, NULL);
 }
 
 PyDoc_STRVAR(fileno_doc, "fileno($self, /)\n--\n\nThe descriptor's number, -1 when closed.");

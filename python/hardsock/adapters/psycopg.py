@@ -98,14 +98,9 @@ def _drive(
 
 
 def _ready(fd: int, events: int, token: CancelToken, interval: float) -> int:
-    poller = select.poll()
     reading = events & waiting.READY_R
     wanted = (select.POLLIN if reading else 0) | (select.POLLOUT if events & waiting.READY_W else 0)
-    poller.register(token.fileno(), select.POLLIN)
-    poller.register(fd, wanted)
-    left = token.remaining
-    seconds = interval if left is None else min(left, interval)
-    got = dict(poller.poll(max(0.0, seconds) * 1000 + 1)).get(fd, 0)
+    got = token._wait_for(fd, wanted, interval)
     token.check()
     failed = got & ~(select.POLLIN | select.POLLOUT)
     ready = waiting.READY_R if reading and (got & select.POLLIN or failed) else 0

@@ -130,6 +130,9 @@ UNHEARD_PAUSE = 0.05
 def _watch(loop: asyncio.AbstractEventLoop, hub: Hub, run: Callable[[], object]) -> None:
     if not hub.closed:
         loop.add_reader(hub.fileno(), run)
+        selector = getattr(loop, "unsent", None)
+        if selector is not None:  # Our own loop waits in the hub's set itself.
+            selector.wait_in(hub)
 
 
 def _open(loop: asyncio.AbstractEventLoop) -> Hub:

@@ -32,7 +32,7 @@ from hardsock import _core
 from hardsock._core import Hub, Operation
 from hardsock._errors import Closed, HardsockError
 from hardsock.aio._connection import Connection
-from hardsock.aio._host import loop_ended
+from hardsock.aio._host import loop_ended, tell_scopes
 from hardsock.aio._host_scope import HostScope, in_vain, without_scopes
 
 __all__ = ["FLUSH_TIMEOUT", "SocketFace", "Transport", "Unsent", "attached", "end_with_loop"]
@@ -46,7 +46,7 @@ _ALONE = 4
 """Times in a row that one piece alone was gathered, until the next is sent at once again."""
 _CHUNK = 262144
 _HIGH = 65536
-_NOBODY = object()
+_NOBODY, _SEVERAL = object(), object()
 _IN_A_ROW = range(8)  # Pieces that one connection receives before the others have their turn.
 
 
@@ -153,23 +153,59 @@ class SocketFace:
         return f"<hardsock.aio.SocketFace of {self._conn!r}>"
 
 
-class Unsent(selectors.DefaultSelector):
+class Unsent(selectors.EpollSelector):
     """The selector of a loop; before each wait it sends what the loop's transports have gathered.
 
     A loop that ends its run does not wait any more: it calls `send_all` itself.
+
+    Once there is a Hub it is waited in that one's set, where the selector's own set, with all that is
+    not hardsock's, is one more descriptor: what is hardsock's costs one call of the kernel, and not two.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.turn = 0  # how often the loop has waited
         self.transports: collections.deque[Transport] = collections.deque()
+        self._hub: Hub | None = None
+        self._due: list[tuple[selectors.SelectorKey, int]] = []  # What says that the Hub is to run.
+
+    def wait_in(self, hub: Hub) -> None:
+        """Wait in the set of *hub*, which is registered; where the kernel refuses, as before."""
+        due = [(self.get_key(hub), selectors.EVENT_READ)]
+        with contextlib.suppress(OSError):
+            hub.take_others(self.fileno())
+            self._hub, self._due = hub, due
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        """As ever."""
+        key = super().unregister(fileobj)
+        if self._due and key is self._due[0][0]:
+            self._leave_hub().leave_others(self.fileno())
+        return key
+
+    def _leave_hub(self) -> Hub:
+        hub, self._hub, self._due = self._hub, None, []
+        assert hub is not None
+        return hub
+
+    def close(self) -> None:
+        """As ever."""
+        self._hub, self._due = None, []
+        super().close()
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """As ever; it does not wait if somebody was told meanwhile, who may have plans."""
         self.turn += 1
         if self.transports and not self.send_all():
             timeout = 0
-        return super().select(timeout)
+        hub = self._hub
+        ready = hub.wait(timeout) if hub is not None else None
+        if ready is None:
+            return super().select(timeout)
+        if ready < 2:
+            return self._due if ready else []
+        found = super().select(0)
+        return found + self._due if ready == 3 else found
 
     def send_all(self) -> bool:
         """Send it all, as far as the kernel takes it; whether nobody had to be told."""
@@ -188,7 +224,7 @@ class Transport(asyncio.Transport):
     _held = b""  # What was asked in vain.
     _end_of_asker: HardsockError  # Who wrote it.
     _shared = False  # Seen to be asked over by several at a time.
-    _asker: object = _NOBODY  # Whose scope the last write had, since something has arrived.
+    _asker: object = _NOBODY  # The scope of what was written since something has arrived.
 
     def __init__(
         self,
@@ -325,7 +361,8 @@ class Transport(asyncio.Transport):
                     return
                 data = operation.value()
                 operation = None
-                self._asker = _NOBODY
+                if self._sending is None and not self._queue:
+                    self._asker = _NOBODY  # Else it answers nothing that is still to be sent.
                 if not data:
                     self._at_end()
                     return
@@ -405,9 +442,11 @@ class Transport(asyncio.Transport):
         if self._lost or not data:
             return
         scope = _scope.get()
-        if (scope is not None or self._held) and self._holds_back(data):
+        # Most scopes live: then nothing is held back, and nothing was.
+        if (self._held or (scope is not None and scope.cancelled)) and self._holds_back(data):
             return
-        self._asker = scope
+        if self._asker is not scope:
+            self._asker = scope if self._asker is _NOBODY else _SEVERAL
         if not self._queue and self._sending is None:
             if self._gathers:
                 self._unsent.transports.append(self)
@@ -559,7 +598,7 @@ class Transport(asyncio.Transport):
         if self._eof_wanted and not self._closing:
             self._shut()
         if self._closing:
-            self._loop.call_soon(self._end, None, context=self._context)
+            self._end_soon()
 
     async def sendfile(self, file: IO[bytes], offset: int, count: int | None) -> int:
         """Send a file behind what was written, by sendfile(2) where that can be.
@@ -580,6 +619,12 @@ class Transport(asyncio.Transport):
             await waiter
         if self._sending is not None or self._closing:
             raise RuntimeError("the transport is closing, or sends another file")
+        token = _scope.get()
+        if token is not None and token.wait(0):  # The connection stays: nothing of it is sent.
+            tell_scopes()
+            token.check()
+        if self._asker is not token:
+            self._asker = token if self._asker is _NOBODY else _SEVERAL
         self._sending = _Busy()
         try:
             return await Connection(self._conn).sendfile(file, offset, count)
@@ -675,9 +720,13 @@ class Transport(asyncio.Transport):
         if self._queue:
             self.flush()
         elif self._sending is None:
-            self._loop.call_soon(self._end, None, context=self._context)
+            self._end_soon()
         if self._sending is not None and not self._lost:
             self._conn.set_write_deadline(FLUSH_TIMEOUT)
+
+    def _end_soon(self) -> None:
+        self._lost = True  # As asyncio has it: what is written from now on is not sent.
+        self._loop.call_soon(self._end, None, context=self._context)
 
     def abort(self) -> None:
         """See ``asyncio.WriteTransport``: a reset."""

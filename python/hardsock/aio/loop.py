@@ -601,8 +601,20 @@ def new_event_loop() -> EventLoop:
     return EventLoop()
 
 
+async def _under(token: hs.CancelToken, main: Coroutine[Any, Any, T]) -> T:
+    with hs.scope(token):
+        return await main
+
+
 def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
-    """As ``asyncio.run``, on an `EventLoop`."""
+    """As ``asyncio.run``, on an `EventLoop`.
+
+    A scope around it ends whatever *main* awaits, as one within *main*. Under ``asyncio.run`` and
+    ``asyncio.Runner``, which begin tasks of their own, too, it ends the calls of hardsock alone.
+    """
+    token = hs.current()
+    if token is not None and asyncio.iscoroutine(main):
+        main = _under(token, main)
     if sys.version_info >= (3, 11):
         with asyncio.Runner(debug=debug, loop_factory=EventLoop) as runner:
             return runner.run(main)

@@ -14,16 +14,29 @@ from hardsock.lab.waits import readable
 _ANSWER = 30.0
 
 
+def lacking(path: Path) -> str | None:
+    """Say why the program cannot be run; None if it can."""
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        return f"{path} is not there: this hardsock was built without its lab"
+    except OSError as exc:
+        return f"{path} cannot be run: {exc.strerror}"
+    if not os.access(path, os.X_OK):
+        return f"{path} cannot be run: it is not executable by this user"
+    return None
+
+
 class Program:
     """Runs *path*. It ends with its input, so it does not outlive us. Safe to ask by many threads.
 
     Raises:
-        Unavailable: It is not there.
+        Unavailable: It is not there, or may not be run.
     """
 
     def __init__(self, path: Path, arguments: Sequence[str], fds: Sequence[int] = ()) -> None:
-        if not os.access(path, os.X_OK):
-            raise Unavailable(f"{path} is not there: this hardsock was built without its lab")
+        if why := lacking(path):
+            raise Unavailable(why)
         self._name = path.name
         self._buffer = b""
         self._one_question = threading.Lock()
