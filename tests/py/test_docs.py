@@ -39,7 +39,7 @@ def _output_of(code: str, directory: Path) -> str:
         [sys.executable, "-W", "error", "-c", code],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,  # a guard: importing requests has taken a minute on a busy machine
         cwd=directory,
     )
     assert result.returncode == 0, result.stderr
