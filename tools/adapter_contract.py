@@ -50,6 +50,8 @@ _WHO = r"(?P<who>[^\]]*?)-?(?:plain|tls)?-?(?:deadline|scope|cancel)?"
 _HTTPX = r"(?P<who>(?:sync|asyncio|uvloop|trio)-(?:httpx2?))"
 _WAYS = ("sync", "asyncio", "uvloop", "trio")
 _BOTH = ("plain", "TLS")
+_POOLED = ("silent", "drip", "queue")
+_REDIS = ("", ", cluster", ", Sentinel")
 _MANY = r"(?P<who>redis[-.]\w+, \w+)"
 RULES = (
     # The contract of HTTP libraries: http_contract.py.
@@ -65,6 +67,7 @@ RULES = (
     Rule(_HTTP, "a_peer_that_breaks_off_is_a_failure", "truncated", _WHO + "-/truncated"),
     Rule(_HTTP, "an_answer_that_comes_before_the_request_is_whole_is_read", "early answer", _WHO),
     Rule(_HTTP, "redirects_are_followed", "redirect", _WHO),
+    Rule(_HTTP, "a_redirect_to_a_drip_ends", "redirect", _WHO),
     Rule(_HTTP, "a_body_that_is_streamed_ends", "streamed body", _WHO + "-/.*"),
     Rule(
         *(_HTTP, "after_a_cancel_the_next_request_gets_its_own_answer", "reuse after cancel"),
@@ -106,8 +109,8 @@ RULES = (
             ("a_reply_that_does_not_come_ends", "silent", ".*silent-True", ("TLS",)),
             ("a_reply_that_does_not_come_ends", "drip", ".*drip-False", ("plain",)),
             ("a_reply_that_does_not_come_ends", "drip", ".*drip-True", ("TLS",)),
-            ("the_queue_of_the_pool_ends", "queue", ".*", _BOTH),
-            ("the_pauses_between_tries_end", "pause", ".*", _BOTH),
+            ("the_queue_of_the_pool_ends", "queue", ".*", ()),
+            ("the_pauses_between_tries_end", "pause", ".*", ()),
             ("a_blocking_command_ends_and_the_next", "reuse after cancel", ".*", ()),
             ("a_reply_that_breaks_off", "reset", ".*reset-False", ("plain",)),
             ("a_reply_that_breaks_off", "reset", ".*reset-True", ("TLS",)),
@@ -140,29 +143,27 @@ RULES = (
     Rule("redis_many", "the_pause_before_sentinel_is_asked", "pause", f".*{_MANY}.*"),
     # Databases. Their clients have no limit of their own that is a total: the scope is the limit.
     *(
-        Rule("psycopg", function, what, ".*", adapter, "", _BOTH)
-        for function, what, adapter in (
-            ("a_dead_name_server_ends", "dead DNS", "psycopg"),
-            ("a_black_hole_ends", "black hole", "psycopg"),
-            ("a_server_that_says_nothing_ends", "silent", "psycopg"),
-            ("a_server_that_says_nothing_ends", "TLS stall", "psycopg"),
-            ("rows_that_come_slowly_are_cancelled", "drip", "psycopg"),
-            ("the_queue_of_the_pool_ends", "queue", "psycopg_pool"),
-            ("a_pool_with_a_dead_name_server", "dead DNS", "psycopg_pool"),
-            ("a_pool_in_a_black_hole_ends", "black hole", "psycopg_pool"),
-            ("a_pool_whose_server_stalls_ends", "TLS stall", "psycopg_pool"),
-            ("the_check_of_a_pool_ends", "pause", "psycopg_pool"),
-            ("a_connection_of_the_pool_is_given", "reuse after cancel", "psycopg_pool"),
-            ("a_slow_statement_is_cancelled", "reuse after cancel", "psycopg"),
+        Rule("psycopg", function, what, parameters, adapter, "", transports)
+        for function, what, parameters, adapter, transports in (
+            ("a_dead_name_server_ends", "dead DNS", ".*", "psycopg", _BOTH),
+            ("a_black_hole_ends", "black hole", ".*", "psycopg", _BOTH),
+            ("a_server_that_does_not_go_on", "silent", ".*silent.*", "psycopg", ("plain",)),
+            ("a_server_that_does_not_go_on", "TLS stall", ".*handshake.*", "psycopg", ("TLS",)),
+            ("a_statement_that_is_not_answered", "silent", ".*stall.*", "psycopg", ()),
+            ("a_statement_that_is_not_answered", "drip", ".*drip.*", "psycopg", ()),
+            ("rows_that_come_slowly_are_cancelled", "streamed body", ".*", "psycopg", ()),
+            ("a_slow_statement_is_cancelled", "reuse after cancel", ".*", "psycopg", ()),
+            ("the_queue_of_the_pool_ends", "queue", ".*", "psycopg_pool", ()),
+            ("a_pool_with_a_dead_name_server", "dead DNS", ".*", "psycopg_pool", _BOTH),
+            ("a_pool_in_a_black_hole_ends", "black hole", ".*", "psycopg_pool", _BOTH),
+            ("a_pool_behind_a_stalled", "TLS stall", ".*", "psycopg_pool", ("TLS",)),
+            ("a_pool_whose_server_stalls_ends", "silent", ".*silent.*", "psycopg_pool", ()),
+            ("a_pool_whose_server_stalls_ends", "drip", ".*drip.*", "psycopg_pool", ()),
+            ("the_check_of_a_pool_ends", "pause", ".*", "psycopg_pool", ()),
+            ("a_connection_of_the_pool_is", "reuse after cancel", ".*", "psycopg_pool", ()),
         )
     ),
-    *(
-        Rule(
-            *("psycopg", "a_pool_whose_server_stalls_ends", fault, f".*{fault}.*"),
-            *("psycopg_pool", "", _BOTH),
-        )
-        for fault in ("silent", "drip")
-    ),
+    Rule("asyncpg", "asyncpg_asks_a_real_database", "reuse after cancel", "", "asyncpg", "s"),
     Rule("databases", "connecting_ends", "black hole", ".*", "PyMySQL", "", _BOTH),
     Rule("databases", "a_dead_name_server_ends", "dead DNS", ".*", "PyMySQL", "", _BOTH),
     Rule("databases", "a_stalled_handshake_ends", "TLS stall", ".*", "PyMySQL", "", ("TLS",)),
@@ -184,27 +185,14 @@ RULES = (
         for tls, n in (("False", "plain"), ("True", "TLS"))
     ),
     *(
-        Rule("mariadb", "what_aiomysql_waits_for_ends", what, f"{what}-.*", "aiomysql")
-        for what in ("silent", "drip", "queue")
-    ),
-    *(
-        Rule("mariadb", function, what, ".*", "aiomysql", "", transports)
-        for function, what, transports in (
-            ("a_stalled_handshake_of_aiomysql", "TLS stall", ("TLS",)),
-            ("aiomysql_connects_into_a_black_hole", "black hole", _BOTH),
-            ("a_dead_name_server_ends_for_aiomysql", "dead DNS", _BOTH),
-        )
-    ),
-    *(
-        Rule("asyncpg", "what_asyncpg_waits_for_ends", what, f"{what}-.*", "asyncpg")
-        for what in ("silent", "drip", "queue")
-    ),
-    *(
-        Rule("asyncpg", function, what, ".*", "asyncpg", "", transports)
-        for function, what, transports in (
-            ("a_stalled_handshake_of_asyncpg", "TLS stall", ("TLS",)),
-            ("asyncpg_connects_into_a_black_hole", "black hole", _BOTH),
-            ("a_dead_name_server_ends_for_asyncpg", "dead DNS", _BOTH),
+        Rule(f"{library}_waits", function, what, parameters, library, "", transports)
+        for library in ("asyncpg", "aiomysql")
+        for function, what, parameters, transports in (
+            *(("what_the_client_waits_for_ends", w, f".*{w}.*", ()) for w in _POOLED),
+            *(("an_answer_to_the_client", w, f".*{w}.*", ()) for w in BREAKS),
+            ("a_stalled_handshake_of_the_client", "TLS stall", ".*", ("TLS",)),
+            ("the_client_connects_into_a_black_hole", "black hole", ".*", _BOTH),
+            ("a_dead_name_server_ends_for_the_client", "dead DNS", ".*", _BOTH),
         )
     ),
     *(
@@ -213,9 +201,7 @@ RULES = (
         for module, function, parameters, adapter, transports in (
             ("databases", "an_answer", f"{what}-False", "PyMySQL", ("plain",)),
             ("databases", "an_answer", f"{what}-True", "PyMySQL", ("TLS",)),
-            ("mariadb", "an_answer_to_aiomysql", f"{what}-.*", "aiomysql", ()),
-            ("psycopg", "an_answer", f"{what}-.*", "psycopg", ()),
-            ("asyncpg", "an_answer_to_asyncpg", f"{what}-.*", "asyncpg", ()),
+            ("psycopg", "an_answer", f".*{what}.*", "psycopg", ()),
             ("messaging", "a_greeting_of_a_broker", f"{what}-.*", "kombu", ()),
             ("messaging", "an_answer_to_paho", f"{what}-.*", "paho-mqtt", ()),
             ("stdlib", "an_answer", f".*{what}-(?P<who>.*)", "", ()),
@@ -312,6 +298,18 @@ LACKS = {
     **dict.fromkeys(("kombu", "celery"), ("queue",)),
 }
 """What a library has not, so that nothing of it can be tested."""
+
+for _not_http in (
+    *("aiomysql", "asyncpg", "ftp", "imap", "kombu", "paho-mqtt", "pop", "psycopg", "psycopg_pool"),
+    *("PyMySQL", "smtp"),
+    *(f"{client}{kind}" for client in ("redis-py", "redis.asyncio") for kind in _REDIS),
+):
+    LACKS[_not_http] = (*LACKS.get(_not_http, ()), "early answer", "redirect")
+for _closed in ("aiomysql", "ftp", "imap", "kombu", "paho-mqtt", "pop", "PyMySQL", "smtp"):
+    LACKS[_closed] = (*LACKS.get(_closed, ()), "reuse after cancel")
+for _whole in _REDIS:
+    for _client in ("redis-py", "redis.asyncio"):
+        LACKS[_client + _whole] = (*LACKS.get(_client + _whole, ()), "streamed body")
 
 UNSEEN = {"httpcore": ("queue",), "redis-py, cluster": ("pause",)}
 """What a library has, and no adapter can reach."""

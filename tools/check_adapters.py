@@ -68,7 +68,10 @@ GROUPS = (
     # By the event loop, and by a listener's socket.
     Group("aiohttp", ("aiohttp",), ("test_aiohttp.py", "test_aiohttp_web.py")),
     Group("asyncpg", ("asyncpg",), ("test_asyncpg.py", "test_asyncpg_waits.py")),
-    Group("mysql", ("aiomysql", "asyncmy"), ("test_mariadb.py",), ("PyMySQL",)),
+    Group(
+        *("mysql", ("aiomysql", "asyncmy"), ("test_mariadb.py", "test_aiomysql_waits.py")),
+        ("PyMySQL",),
+    ),
     Group(
         *("asgi", ("uvicorn", "hypercorn"), ("test_asgi_servers.py",)), ("httptools", "httpx>=0.28")
     ),

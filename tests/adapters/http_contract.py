@@ -12,7 +12,6 @@ machine may be busy. How near the deadline it ends is measured by `bench/adapter
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import inspect
 import ssl
@@ -25,6 +24,7 @@ from typing import Any, Protocol
 import pytest
 
 import hardsock as hs
+from adapters.endings import QUEUE_WAITS, SHORT, causes, is_ended
 from adapters.http_peer import HttpPeer
 from hardsock.lab.blackhole import BlackHole
 from hardsock.lab.namespaces import Namespace
@@ -33,10 +33,6 @@ from hardsock.lab.threads import IO_WAITS, Call
 from support.require import require
 from support.tls import Identities
 
-SHORT = 0.25
-QUEUE_WAITS = (*IO_WAITS, "futex")
-"""A queue of the library's waits for a lock. So may a thread that is only busy, and then the cancel comes
-earlier: not for a wait on a peer, which would never have seen the client."""
 LATE = 10.0  # by then it was not ended by its deadline
 
 
@@ -139,37 +135,9 @@ def ends(
 ) -> None:
     """*call* is ended by *end*, in time, with the right error; a cancel comes after *when* returned."""
     began = time.monotonic()
-    if end == "cancel":
-        token = hs.CancelToken()
-
-        def within() -> None:
-            with hs.scope(token):
-                call()
-
-        with Call(within) as running:
-            when()
-            running.wait_until_blocked(waits, timeout=20.0)
-            token.cancel("stop button")
-            with pytest.raises(hs.Cancelled) as cancelled:
-                running.result(20.0)
-        assert cancelled.value.reason == "stop button"
-    else:
-        scope = hs.timeout(SHORT) if end == "scope" else contextlib.nullcontext()
-        with scope, pytest.raises(driver.timed_out) as late:
-            call()
-        assert any(isinstance(one, hs.DeadlineExceeded) for one in causes(late.value)), late.value
-        assert time.monotonic() - began > SHORT * 0.9
+    is_ended(end, call, driver.timed_out, when, waits)
+    assert end == "cancel" or time.monotonic() - began > SHORT * 0.9
     assert time.monotonic() - began < LATE
-
-
-def causes(exc: BaseException | None) -> Iterator[BaseException]:
-    """An exception and all that led to it."""
-    while exc is not None:
-        yield exc
-        for inner in exc.args:  # urllib3 puts the cause in there, too.
-            if isinstance(inner, BaseException):
-                yield from causes(inner)
-        exc = exc.__cause__ or exc.__context__
 
 
 def nothing_open() -> None:

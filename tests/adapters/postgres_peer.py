@@ -25,6 +25,7 @@ _WELCOME = (
     + message(b"K", struct.pack("!II", 7, 7))
     + _READY
 )
+_WAYS = message(b"R", struct.pack("!I", 10) + b"x" * 5000)
 _DONE = message(b"C", b"SELECT 0\0") + _READY
 
 
@@ -33,16 +34,17 @@ class PostgresPeer:
 
     To ``stall`` it says nothing, to ``drip`` a notice, octet by octet. To ``truncated`` and ``reset``
     it says the beginning of its answer, and goes, in order or with a reset. One that asks to cancel a
-    query is not answered.
+    query is not answered. Where the *welcome* is ``"stall"`` or ``"drip"`` nobody is let in: it says
+    nothing, or the list of ways to log in, octet by octet.
     """
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
-        self._tls = tls
+    def __init__(self, tls: ssl.SSLContext | None = None, welcome: str = "") -> None:
+        self._tls, self._welcome = tls, welcome
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._socks: list[Any] = []
         self.asked = threading.Event()
-        """A query that is not to be answered has come."""
+        """A query, or a client, that is not to be answered has come."""
         self.secured = False
 
     def __enter__(self) -> PostgresPeer:
@@ -86,6 +88,9 @@ class PostgresPeer:
                 code = self._startup(sock)
             if code == _CANCEL_REQUEST:
                 return
+            if self._welcome:
+                self._keep_waiting(sock, self._welcome, _WAYS)
+                return
             sock.sendall(_WELCOME)
             while self._answer(sock):
                 pass
@@ -100,15 +105,8 @@ class PostgresPeer:
         if kind == b"X":
             return False
         query = payload.rstrip(b"\0")
-        if query == b"stall":
-            self.asked.set()
-            self._stop.wait(60)
-        elif query == b"drip":
-            self.asked.set()
-            for value in message(b"N", bytes(5000)):
-                sock.sendall(bytes([value]))
-                if self._stop.wait(0.01):
-                    break
+        if query in (b"stall", b"drip"):
+            self._keep_waiting(sock, query.decode(), message(b"N", bytes(5000)))
         elif query in (b"truncated", b"reset"):
             sock.sendall(_DONE[:8])
             if query == b"reset":
@@ -117,6 +115,16 @@ class PostgresPeer:
         else:
             sock.sendall(_DONE)
         return True
+
+    def _keep_waiting(self, sock: Any, how: str, data: bytes) -> None:
+        self.asked.set()
+        if how == "stall":
+            self._stop.wait(60)
+        else:
+            for value in data:
+                sock.sendall(bytes([value]))
+                if self._stop.wait(0.01):
+                    break
 
 
 def _exactly(sock: Any, size: int) -> bytes:

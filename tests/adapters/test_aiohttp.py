@@ -20,10 +20,10 @@ import aiohttp
 import pytest
 
 import hardsock as hs
+from adapters.endings import causes
 from adapters.http_contract import *
 from adapters.http_contract import (
     LATE,
-    causes,
     ends,
     keep_what_a_driver_has,
     nothing_open,

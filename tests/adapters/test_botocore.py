@@ -17,8 +17,9 @@ from boto3.s3.transfer import TransferConfig
 
 import hardsock as hs
 import hardsock.adapters.botocore
+from adapters.endings import SHORT, causes
 from adapters.http_contract import *
-from adapters.http_contract import SHORT, causes, nothing_open, server_context
+from adapters.http_contract import nothing_open, server_context
 from adapters.http_peer import HttpPeer
 from hardsock.lab.peers import PeerScript
 from hardsock.lab.threads import Call

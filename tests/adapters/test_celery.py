@@ -20,7 +20,8 @@ import pytest
 
 import hardsock as hs
 from adapters import celery_app
-from adapters.http_contract import SHORT, causes, nothing_open, server_context
+from adapters.endings import SHORT, causes
+from adapters.http_contract import nothing_open, server_context
 from hardsock.lab.blackhole import BlackHole
 from hardsock.lab.namespaces import Namespace
 from hardsock.lab.peers import PeerScript

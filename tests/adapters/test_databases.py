@@ -13,12 +13,12 @@ import pytest
 
 import hardsock as hs
 import hardsock.adapters.pymysql
-from adapters.http_contract import SHORT, causes, nothing_open, server_context
+from adapters.endings import SHORT, causes, is_ended
+from adapters.http_contract import nothing_open, server_context
 from adapters.mysql_peer import GREETING_PACKET, MySQLPeer
 from hardsock.lab.blackhole import BlackHole
 from hardsock.lab.namespaces import Namespace
 from hardsock.lab.peers import PeerScript
-from hardsock.lab.threads import IO_WAITS, Call
 from support.require import require
 from support.servers import postgres
 from support.tls import Identities
@@ -42,29 +42,6 @@ def _mysql(
             conn.close()
 
 
-def _ends(end: str, call: Any, timed_out: type[Exception], when: Any = None) -> None:
-    """*call* is ended by *end*; a cancel comes once *when* has returned, or it is blocked."""
-    if end == "cancel":
-        token = hs.CancelToken()
-
-        def within() -> None:
-            with hs.scope(token):
-                call()
-
-        with Call(within) as running:
-            if when is None:
-                running.wait_until_blocked(IO_WAITS, timeout=20.0)
-            else:
-                when()
-            token.cancel("stop button")
-            with pytest.raises(hs.Cancelled):
-                running.result(20.0)
-        return
-    with hs.timeout(SHORT), pytest.raises(timed_out) as late:
-        call()
-    assert any(isinstance(one, hs.DeadlineExceeded) for one in causes(late.value))
-
-
 @pytest.mark.parametrize("tls", [False, True])
 @pytest.mark.parametrize("fault", ["stall", "drip"])
 @pytest.mark.parametrize("end", ["scope", "cancel"])
@@ -74,7 +51,7 @@ def test_a_statement_ends(tls: bool, fault: str, end: str, ids: Identities) -> N
             assert peer.secured == tls
             (found,) = (one for one in hs.open_connections() if one.how == "connect")
             assert found.site.function == "_mysql"
-            _ends(end, lambda: conn.query(fault), pymysql.err.OperationalError)
+            is_ended(end, lambda: conn.query(fault), pymysql.err.OperationalError)
             assert not conn.open
             nothing_open()
 
@@ -99,9 +76,9 @@ def test_connecting_ends(end: str) -> None:
             pass
 
     with BlackHole() as hole:
-        _ends(end, lambda: connect(hole.address[1]), pymysql.err.OperationalError)
+        is_ended(end, lambda: connect(hole.address[1]), pymysql.err.OperationalError)
     with PeerScript([("stall",)]) as peer:
-        _ends(end, lambda: connect(int(peer.address[1])), pymysql.err.OperationalError)
+        is_ended(end, lambda: connect(int(peer.address[1])), pymysql.err.OperationalError)
     nothing_open()
 
 
@@ -118,11 +95,12 @@ def test_a_stalled_handshake_ends(end: str, ids: Identities) -> None:
             pass
 
     with PeerScript(script, check=end == "cancel") as peer:  # A scope may end before its answer.
-        _ends(
+        is_ended(
             end,
             lambda: connect(int(peer.address[1])),
             pymysql.err.OperationalError,
             lambda: peer.wait_steps(2, 60),
+            (),
         )
     nothing_open()
 
@@ -136,7 +114,7 @@ def _dead_dns(end: str) -> bool:
 
     with DeadDNS():
         use_dns("127.0.0.1", timeout=30, attempts=5)
-        _ends(end, connect, pymysql.err.OperationalError)
+        is_ended(end, connect, pymysql.err.OperationalError)
     return True
 
 

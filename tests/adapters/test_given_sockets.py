@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 import hardsock as hs
-from adapters.http_contract import causes, nothing_open, server_context
+from adapters.endings import causes
+from adapters.http_contract import nothing_open, server_context
 from hardsock.lab.servers.process import Server, find_program, free_port, running, work_directory
 from hardsock.lab.threads import Call
 from support.require import need_module, require

@@ -11,18 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import aiomysql
 import pymysql
 import pytest
 
 import hardsock as hs
 import hardsock.adapters.pymysql
-from adapters.http_contract import SHORT, causes, nothing_open, server_context
-from adapters.mysql_peer import GREETING_PACKET, MySQLPeer
+from adapters.endings import SHORT, causes
+from adapters.http_contract import nothing_open
 from hardsock.aio import loop as hsloop
-from hardsock.lab.blackhole import BlackHole
-from hardsock.lab.namespaces import Namespace
-from hardsock.lab.peers import PeerScript
 from hardsock.lab.servers.process import Server
 from hardsock.lab.threads import IO_WAITS, Call
 from hardsock.lab.waits import poll_until
@@ -181,113 +177,3 @@ async def _is_connected(cursor: Any, thread: int) -> bool:
         "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE ID = %s", thread
     )
     return bool((await cursor.fetchone())[0])
-
-
-# ---- aiomysql, and what is not a statement
-
-
-async def _use(wait: str, port: int, context: Any, token: hs.CancelToken, end: str) -> None:
-    """Wait under *token*, whose time begins when there is something to wait for."""
-
-    def begin() -> None:
-        if end == "scope":
-            token.set_timeout(SHORT)
-        else:
-            thread.start()
-
-    where: dict[str, Any] = {"host": "127.0.0.1", "port": port}
-    where |= {"user": "u", "password": "p", "ssl": context}
-    thread = threading.Timer(SHORT, token.cancel, ("stop button",))
-    try:
-        if wait in ("silent", "drip"):
-            async with await aiomysql.connect(**where) as conn:
-                with hs.scope(token):
-                    begin()
-                    await conn.query("stall" if wait == "silent" else "drip")
-        elif wait == "queue":
-            async with aiomysql.create_pool(**where, minsize=1, maxsize=1) as pool:
-                async with pool.acquire():
-                    with hs.scope(token):
-                        begin()
-                        await pool.acquire()
-        else:
-            if wait == "dead DNS":
-                where["host"] = "nobody.test"
-            with hs.scope(token):
-                begin()
-                await aiomysql.connect(**where)
-    finally:
-        if thread.ident is not None:
-            await asyncio.to_thread(thread.join)
-
-
-def _ends(wait: str, port: int, end: str, context: Any = None) -> None:
-    token = hs.CancelToken()
-    with pytest.raises(Exception) as ended:
-        hsloop.run(_use(wait, port, context, token, end))
-    found = [type(one) for one in causes(ended.value)]
-    assert (hs.Cancelled if end == "cancel" else hs.DeadlineExceeded) in found, found
-    del ended
-    nothing_open()
-
-
-@pytest.mark.usefixtures("event_loops")
-@pytest.mark.parametrize("end", ["scope", "cancel"])
-@pytest.mark.parametrize("transport", ["plain", "tls"])
-@pytest.mark.parametrize("wait", ["silent", "drip", "queue"])
-def test_what_aiomysql_waits_for_ends(wait: str, transport: str, end: str, ids: Identities) -> None:
-    context = hs.ssl_context(ca=ids.ca) if transport == "tls" else None
-    with MySQLPeer(server_context(ids)) as peer:
-        _ends(wait, peer.port, end, context)
-
-
-@pytest.mark.usefixtures("event_loops")
-@pytest.mark.parametrize("transport", ["plain", "tls"])
-@pytest.mark.parametrize("fault", ["reset", "truncated"])
-def test_an_answer_to_aiomysql_that_breaks_off_is_an_error(
-    fault: str, transport: str, ids: Identities
-) -> None:
-    async def main(port: int) -> None:
-        context = hs.ssl_context(ca=ids.ca) if transport == "tls" else None
-        where: dict[str, Any] = {"host": "127.0.0.1", "port": port, "user": "u", "password": "p"}
-        with hs.timeout(LATE):
-            conn = await aiomysql.connect(**where, ssl=context)
-            with pytest.raises(pymysql.err.OperationalError):
-                await conn.query(fault)
-            conn.close()
-
-    with MySQLPeer(server_context(ids)) as peer:
-        hsloop.run(main(peer.port))
-        nothing_open()
-
-
-@pytest.mark.usefixtures("event_loops")
-@pytest.mark.parametrize("end", ["scope", "cancel"])
-def test_aiomysql_connects_into_a_black_hole_and_ends(end: str) -> None:
-    with BlackHole() as hole:
-        _ends("black hole", hole.address[1], end)
-
-
-@pytest.mark.usefixtures("event_loops")
-@pytest.mark.parametrize("end", ["scope", "cancel"])
-def test_a_stalled_handshake_of_aiomysql_ends(end: str, ids: Identities) -> None:
-    with PeerScript([("send", GREETING_PACKET), ("recv", 36), ("stall",)], check=False) as peer:
-        _ends("TLS stall", int(peer.address[1]), end, hs.ssl_context(ca=ids.ca))
-
-
-def _dead_dns(end: str) -> bool:
-    """Runs inside of a namespace."""
-    from hardsock.lab.dns import DeadDNS, use_dns
-
-    with DeadDNS():
-        use_dns("127.0.0.1", timeout=30, attempts=5)
-        _ends("dead DNS", 3306, end)
-    return True
-
-
-@pytest.mark.net
-@pytest.mark.usefixtures("event_loops")
-@pytest.mark.parametrize("end", ["scope", "cancel"])
-def test_a_dead_name_server_ends_for_aiomysql(end: str) -> None:
-    with require(Namespace()) as namespace:
-        assert namespace.run("adapters.test_mariadb:_dead_dns", end, timeout=120)

@@ -16,7 +16,8 @@ import paho.mqtt.client as mqtt
 import pytest
 
 import hardsock as hs
-from adapters.http_contract import SHORT, causes, nothing_open, server_context
+from adapters.endings import SHORT, causes
+from adapters.http_contract import nothing_open, server_context
 from adapters.http_peer import HttpPeer
 from hardsock.adapters.kombu import AMQPConnection, Connection, SSLTransport
 from hardsock.adapters.paho import Client

@@ -23,7 +23,8 @@ import hardsock.adapters.botocore
 import hardsock.adapters.http
 import hardsock.adapters.requests
 import hardsock.adapters.urllib3
-from adapters.http_contract import causes, nothing_open, server_context
+from adapters.endings import causes
+from adapters.http_contract import nothing_open, server_context
 from adapters.http_peer import HttpPeer
 from hardsock.lab.peers import PeerScript
 from hardsock.lab.waits import poll_until

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,13 +24,14 @@ import psycopg_pool
 import hardsock as hs
 import hardsock.adapters.psycopg
 import hardsock.adapters.psycopg as over
-from adapters.http_contract import QUEUE_WAITS, SHORT, causes, nothing_open, server_context
+from adapters.endings import QUEUE_WAITS, SHORT, causes, is_ended
+from adapters.http_contract import nothing_open, server_context
 from adapters.postgres_peer import PostgresPeer
 from hardsock.lab.blackhole import BlackHole
 from hardsock.lab.namespaces import Namespace
 from hardsock.lab.peers import PeerScript
 from hardsock.lab.servers.process import Server
-from hardsock.lab.threads import Call, wait_until_blocked
+from hardsock.lab.threads import wait_until_blocked
 from pool.relay import Relay
 from support.require import require
 from support.servers import postgres
@@ -51,9 +53,16 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with require(postgres()) as server:
+def server(ids: Identities) -> Iterator[Server]:
+    """It speaks TLS to the one who asks for it."""
+    identity = ids.server_identity
+    with require(postgres(certificate=(Path(identity.chain), Path(identity.key)))) as server:
         yield server
+
+
+@pytest.fixture(params=["plain", "tls"])
+def transport(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture(params=["scope", "cancel"])
@@ -61,47 +70,31 @@ def end(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def _info(address: Any) -> str:
+def _info(address: Any, transport: str = "plain") -> str:
     host, port = address
-    return f"host={host} port={port} user=postgres dbname=postgres"
+    mode = "disable" if transport == "plain" else "require"
+    where = f"host={host} port={port} user=postgres dbname=postgres"
+    return f"{where} gssencmode=disable sslmode={mode}"
 
 
 @contextlib.contextmanager
-def _connected(server: Server) -> Iterator[Any]:
+def _connected(server: Server, transport: str = "plain") -> Iterator[Any]:
     with hs.timeout(60):
-        conn = hardsock.adapters.psycopg.connect(_info(server.address), autocommit=True)
+        info = _info(server.address, transport)
+        conn = hardsock.adapters.psycopg.connect(info, autocommit=True)
     with contextlib.closing(conn):
+        assert conn.pgconn.ssl_in_use == (transport == "tls")
         yield conn
 
 
 def _ends(end: str, call: Any, timed_out: type[Exception], when: Any = None) -> None:
-    """*call* is ended by *end*; a cancel comes once *when* has returned, or it is blocked."""
-    if end == "cancel":
-        token = hs.CancelToken()
-
-        def within() -> None:
-            with hs.scope(token):
-                call()
-
-        with Call(within) as running:
-            if when is None:
-                running.wait_until_blocked(QUEUE_WAITS, timeout=_PATIENT)
-            else:
-                when()
-            token.cancel("stop button")
-            with pytest.raises(hs.Cancelled) as cancelled:
-                running.result(_PATIENT)
-        assert cancelled.value.reason == "stop button"
-    else:
-        with hs.timeout(SHORT), pytest.raises(timed_out) as late:
-            call()
-        assert any(isinstance(one, hs.DeadlineExceeded) for one in causes(late.value))
+    is_ended(end, call, timed_out, when, QUEUE_WAITS if when is None else ())
 
 
 def test_a_slow_statement_is_cancelled_and_the_connection_stays_usable(
-    server: Server, end: str
+    server: Server, end: str, transport: str
 ) -> None:
-    with _connected(server) as conn:
+    with _connected(server, transport) as conn:
         for _ in range(3):
             _ends(end, lambda: conn.execute(SLOW), psycopg.errors.QueryCanceled)
             with hs.timeout(60):
@@ -122,9 +115,9 @@ def test_in_a_transaction_it_can_be_rolled_back(server: Server, end: str) -> Non
             assert conn.execute("select 1").fetchone() == (1,)
 
 
-def test_rows_that_come_slowly_are_cancelled(server: Server, end: str) -> None:
+def test_rows_that_come_slowly_are_cancelled(server: Server, end: str, transport: str) -> None:
     slow_rows = "copy (select pg_sleep(0.05) from generate_series(1, 1000)) to stdout"
-    with _connected(server) as conn:
+    with _connected(server, transport) as conn:
 
         def read() -> None:
             with conn.cursor() as cursor, cursor.copy(slow_rows) as copy:
@@ -143,24 +136,41 @@ def test_a_black_hole_ends(end: str) -> None:
         )
 
 
-def test_a_server_that_says_nothing_ends(end: str) -> None:
-    with PeerScript([("stall",)]) as peer:
+@pytest.mark.parametrize("fault", ["silent", "handshake"])
+def test_a_server_that_does_not_go_on_ends(end: str, fault: str) -> None:
+    script = [("stall",)] if fault == "silent" else [("recv", 8), ("send", b"S"), ("stall",)]
+    transport = "plain" if fault == "silent" else "tls"
+    with PeerScript(script, check=False) as peer:
         _ends(
             end,
-            lambda: hardsock.adapters.psycopg.connect(_info(peer.address)),
+            lambda: hardsock.adapters.psycopg.connect(_info(peer.address, transport)),
             psycopg.errors.ConnectionTimeout,
         )
 
 
-@pytest.mark.parametrize("transport", ["plain", "tls"])
+@pytest.mark.parametrize("how", ["stall", "drip"])
+def test_a_statement_that_is_not_answered_ends(
+    end: str, how: str, transport: str, ids: Identities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does the server heed that it is asked to stop: the connection is closed."""
+    monkeypatch.undo()  # The adapter's own patience.
+    with PostgresPeer(server_context(ids)) as peer:
+        info = _info(("127.0.0.1", peer.port), transport)
+        with hs.timeout(_PATIENT):
+            conn = hardsock.adapters.psycopg.connect(info, autocommit=True)
+        assert peer.secured == (transport == "tls")
+        _ends(end, lambda: conn.execute(how), psycopg.errors.QueryCanceled, peer.asked.wait)
+        assert conn.closed
+        conn.close()
+    nothing_open()
+
+
 @pytest.mark.parametrize("fault", ["reset", "truncated"])
 def test_an_answer_that_breaks_off_is_an_error(fault: str, transport: str, ids: Identities) -> None:
-    tls = transport == "tls"
     with PostgresPeer(server_context(ids)) as peer, hs.timeout(_PATIENT):
-        info = _info(("127.0.0.1", peer.port)) + " gssencmode=disable"
-        info += f" sslmode={'require' if tls else 'disable'}"
+        info = _info(("127.0.0.1", peer.port), transport)
         with contextlib.closing(hardsock.adapters.psycopg.connect(info, autocommit=True)) as conn:
-            assert peer.secured == tls
+            assert peer.secured == (transport == "tls")
             with pytest.raises(psycopg.OperationalError) as broken:
                 conn.execute(fault)
             assert not any(isinstance(one, hs.DeadlineExceeded) for one in causes(broken.value))
@@ -219,9 +229,9 @@ def test_with_the_adapters_own_patience_a_statement_ends_near_its_deadline(
     pytest.fail(f"{late} s behind its deadline, closed: {conn.closed}")
 
 
-def test_the_queue_of_the_pool_ends(server: Server, end: str) -> None:
+def test_the_queue_of_the_pool_ends(server: Server, end: str, transport: str) -> None:
     with hardsock.adapters.psycopg.ConnectionPool(
-        _info(server.address), min_size=1, max_size=1
+        _info(server.address, transport), min_size=1, max_size=1
     ) as pool:
         held = pool.getconn()
         _ends(end, pool.getconn, psycopg_pool.PoolTimeout)
@@ -233,10 +243,10 @@ def test_the_queue_of_the_pool_ends(server: Server, end: str) -> None:
 
 
 @contextlib.contextmanager
-def _pool(address: Any, **settings: Any) -> Iterator[Any]:
+def _pool(address: Any, transport: str = "plain", **settings: Any) -> Iterator[Any]:
     """A pool of one connection, whose workers may try in vain: nobody waits for them at its end."""
     pool = hardsock.adapters.psycopg.ConnectionPool(
-        _info(address), min_size=1, max_size=1, **settings
+        _info(address, transport), min_size=1, max_size=1, **settings
     )
     try:
         yield pool
@@ -250,19 +260,23 @@ def test_a_pool_in_a_black_hole_ends(end: str) -> None:
 
 
 @pytest.mark.parametrize("fault", ["silent", "drip"])
-def test_a_pool_whose_server_stalls_ends(end: str, fault: str) -> None:
-    """What comes slowly is the list of ways to log in, a message of 500 octets."""
-    ways = b"R\0\0\1\xf4\0\0\0\n" + b"x" * 495
-    answers = {  # TLS is asked for first, and refused.
-        "silent": [("recv", 8), ("stall",)],
-        "drip": [("recv", 8), ("send", b"N"), ("recv", 8), ("drip", ways, 0.05)],
-    }[fault]
-    with (
-        PeerScript(answers, check=False, connections=20) as peer,
-        _pool(peer.address) as pool,
-    ):
-        peer.wait_steps(len(answers) - 1, 30)
-        _ends(end, pool.getconn, psycopg_pool.PoolTimeout)
+def test_a_pool_whose_server_stalls_ends(
+    end: str, fault: str, transport: str, ids: Identities
+) -> None:
+    welcome = {"silent": "stall", "drip": "drip"}[fault]
+    with PostgresPeer(server_context(ids), welcome) as peer:
+        with _pool(("127.0.0.1", peer.port), transport) as pool:
+            assert peer.asked.wait(_PATIENT)
+            assert peer.secured == (transport == "tls")
+            _ends(end, pool.getconn, psycopg_pool.PoolTimeout)
+
+
+def test_a_pool_behind_a_stalled_handshake_ends(end: str) -> None:
+    script = [("recv", 8), ("send", b"S"), ("stall",)]
+    with PeerScript(script, check=False, connections=20) as peer:
+        with _pool(peer.address, "tls") as pool:
+            peer.wait_steps(2, 60)
+            _ends(end, pool.getconn, psycopg_pool.PoolTimeout)
 
 
 def _dead_dns_of_a_pool(end: str) -> bool:
@@ -281,7 +295,9 @@ def test_a_pool_with_a_dead_name_server_ends(end: str) -> None:
         assert namespace.run("adapters.test_psycopg:_dead_dns_of_a_pool", end, timeout=120)
 
 
-def test_the_check_of_a_pool_ends_and_so_does_the_pause_after_it(server: Server, end: str) -> None:
+def test_the_check_of_a_pool_ends_and_so_does_the_pause_after_it(
+    server: Server, end: str, transport: str
+) -> None:
     """A cancel was a bad connection to the pool, which asked for another, for half a minute."""
     checked = threading.Event()
 
@@ -295,7 +311,7 @@ def test_the_check_of_a_pool_ends_and_so_does_the_pause_after_it(server: Server,
 
     for one in (check, refuse):
         checked.clear()
-        with _pool(server.address, check=one, timeout=_PATIENT) as pool:
+        with _pool(server.address, transport, check=one, timeout=_PATIENT) as pool:
             pool.wait(_PATIENT)
             _ends(end, pool.getconn, psycopg_pool.PoolTimeout, lambda: checked.wait(_PATIENT))
 
@@ -337,8 +353,10 @@ def test_an_interrupt_in_the_check_of_a_pool_loses_no_connection(
             assert conn.execute("select 41 + 1").fetchone() == (42,)
 
 
-def test_a_connection_of_the_pool_is_given_again_after_a_cancel(server: Server, end: str) -> None:
-    with _pool(server.address) as pool:
+def test_a_connection_of_the_pool_is_given_again_after_a_cancel(
+    server: Server, end: str, transport: str
+) -> None:
+    with _pool(server.address, transport) as pool:
         with pool.connection(_PATIENT) as conn:
             _ends(end, lambda: conn.execute(SLOW), psycopg.errors.QueryCanceled)
         with hs.timeout(_PATIENT), pool.connection() as conn:

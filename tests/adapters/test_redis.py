@@ -14,7 +14,8 @@ from redis.retry import Retry
 
 import hardsock as hs
 import hardsock.adapters.redis
-from adapters.http_contract import QUEUE_WAITS, SHORT, causes, nothing_open, server_context
+from adapters.endings import QUEUE_WAITS, SHORT, is_ended
+from adapters.http_contract import nothing_open, server_context
 from adapters.redis_parts import *
 from adapters.redis_parts import NAME, OLD, QUIET, url_of
 from hardsock.lab.blackhole import BlackHole
@@ -39,28 +40,7 @@ def _client(
 
 
 def _ends(end: str, call: Any, waits: Sequence[str] = IO_WAITS) -> None:
-    if end == "cancel":
-        token = hs.CancelToken()
-
-        def within() -> None:
-            with hs.scope(token):
-                call()
-
-        with Call(within) as running:
-            running.wait_until_blocked(waits, timeout=60)
-            token.cancel("stop button")
-            with pytest.raises(hs.Cancelled) as cancelled:
-                running.result(60)
-        assert cancelled.value.reason == "stop button"
-        return
-
-    def ended() -> None:
-        with hs.timeout(SHORT) if end == "scope" else contextlib.nullcontext():
-            call()
-
-    with Call(ended) as running, pytest.raises(redis.exceptions.TimeoutError) as late:
-        running.result(60)
-    assert any(isinstance(one, hs.DeadlineExceeded) for one in causes(late.value))
+    is_ended(end, call, redis.exceptions.TimeoutError, waits=waits)
 
 
 @pytest.mark.parametrize("tls", [False, True])
@@ -100,10 +80,11 @@ def test_a_stalled_handshake_ends(end: str, ids: Identities) -> None:
         nothing_open()
 
 
-def test_the_queue_of_the_pool_ends(end: str, server: Server) -> None:
-    with _client(server.address, end, size=1) as client:
+def test_the_queue_of_the_pool_ends(end: str, served: tuple[Any, Identities | None]) -> None:
+    address, tls = served
+    with _client(address, end, tls, size=1) as client:
         held = client.connection_pool.get_connection(*NAME)
-        _ends(end, client.ping, QUEUE_WAITS)
+        _ends(end, client.ping, waits=QUEUE_WAITS)
         client.connection_pool.release(held)
         with hs.timeout(30):
             client.total = None
@@ -112,11 +93,13 @@ def test_the_queue_of_the_pool_ends(end: str, server: Server) -> None:
 
 
 @pytest.mark.skipif(OLD, reason="before 6.0 redis-py did not try to connect again")
-def test_the_pauses_between_tries_end(end: str) -> None:
+@pytest.mark.parametrize("transport", ["plain", "tls"])
+def test_the_pauses_between_tries_end(end: str, transport: str, ids: Identities) -> None:
     again = Retry(ConstantBackoff(600), 3)
     with hs.listen(("127.0.0.1", 0)) as listener:
         address = listener.address
-    with _client(address, end, retry=again, **QUIET) as client:
+    tls = ids if transport == "tls" else None
+    with _client(address, end, tls, retry=again, **QUIET) as client:
         if end == "cancel":
             _ends(end, client.ping)
         else:

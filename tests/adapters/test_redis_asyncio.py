@@ -18,7 +18,8 @@ from redis.backoff import ConstantBackoff, NoBackoff
 
 import hardsock as hs
 import hardsock.adapters.redis
-from adapters.http_contract import SHORT, causes, nothing_open, server_context
+from adapters.endings import SHORT, causes
+from adapters.http_contract import nothing_open, server_context
 from adapters.redis_parts import *
 from adapters.redis_parts import NAME, OLD, QUIET, bounded, url_of, with_tls
 from hardsock.lab.blackhole import BlackHole
@@ -140,9 +141,13 @@ def test_a_stalled_handshake_ends(end: str, ids: Identities, loop: str) -> None:
         nothing_open()
 
 
-def test_the_queue_of_the_pool_ends(end: str, server: Server, loop: str) -> None:
+def test_the_queue_of_the_pool_ends(
+    end: str, served: tuple[Any, Identities | None], loop: str
+) -> None:
+    address, tls = served
+
     async def main() -> None:
-        async with _client(server.address, end, size=1) as client:
+        async with _client(address, end, tls, size=1) as client:
             held = await client.connection_pool.get_connection(*NAME)
             await _ends(end, client.ping)
             await client.connection_pool.release(held)
@@ -154,13 +159,15 @@ def test_the_queue_of_the_pool_ends(end: str, server: Server, loop: str) -> None
 
 
 @pytest.mark.skipif(OLD, reason="before 6.0 redis-py did not try to connect again")
-def test_the_pauses_between_tries_end(end: str, loop: str) -> None:
+@pytest.mark.parametrize("transport", ["plain", "tls"])
+def test_the_pauses_between_tries_end(end: str, transport: str, loop: str, ids: Identities) -> None:
     again = Retry(ConstantBackoff(600), 3)
     with hs.listen(("127.0.0.1", 0)) as listener:
         address = listener.address
+    tls = ids if transport == "tls" else None
 
     async def main() -> None:
-        async with _client(address, end, retry=again, **QUIET) as client:
+        async with _client(address, end, tls, retry=again, **QUIET) as client:
             await _ends(end, client.ping)
 
     RUNS[loop](main())

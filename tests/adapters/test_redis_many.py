@@ -19,7 +19,8 @@ from redis.retry import Retry
 
 import hardsock as hs
 import hardsock.adapters.redis
-from adapters.http_contract import SHORT, causes, nothing_open, server_context
+from adapters.endings import SHORT, causes
+from adapters.http_contract import nothing_open, server_context
 from adapters.redis_parts import OLD, PATIENT, bounded, trusting, with_tls
 from hardsock.lab.blackhole import BlackHole
 from hardsock.lab.namespaces import Namespace

@@ -21,8 +21,9 @@ from urllib3.util.retry import Retry
 import hardsock as hs
 import hardsock.adapters.requests
 import hardsock.adapters.urllib3
+from adapters.endings import causes
 from adapters.http_contract import *
-from adapters.http_contract import causes, nothing_open, server_context
+from adapters.http_contract import nothing_open, server_context
 from adapters.http_peer import HttpPeer
 from hardsock.adapters import UntestedVersionWarning
 from hardsock.adapters._queue import ScopedQueue

@@ -22,8 +22,9 @@ import pytest
 import hardsock as hs
 import hardsock.adapters.http
 from adapters.dialog import Dialog
+from adapters.endings import SHORT, causes
 from adapters.http_contract import *
-from adapters.http_contract import SHORT, causes, nothing_open, server_context
+from adapters.http_contract import nothing_open, server_context
 from adapters.http_peer import HttpPeer
 from hardsock.adapters import ftplib, imaplib, poplib, smtplib
 from hardsock.lab.blackhole import BlackHole
