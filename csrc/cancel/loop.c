@@ -3,8 +3,8 @@
  * That descriptor is an epoll set. In it: the sockets that ops have waited for, edge-triggered, put
  * in once and left there (the one who reads tries first, or asks whether there was an edge that
  * nobody waited for, so that none is lost); one timerfd for the earliest time; the eventfd that
- * other threads ring. So a call that waits costs no system call here, whatever loop drives it, and a loop
- * with ten thousand connections watches one descriptor.
+ * other threads ring. So a call that waits costs no system call here, whatever loop drives it, and
+ * a loop with ten thousand connections watches one descriptor.
  *
  * A socket leaves the set by itself when it is closed. Its number may come back for another one, so
  * the slot of each number knows whose it is (op->want_id) and counts generations: events of former

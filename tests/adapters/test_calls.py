@@ -26,8 +26,10 @@ import hardsock.adapters.redis
 import hardsock.adapters.requests
 import hardsock.adapters.urllib3
 from adapters.http_peer import HttpPeer
-from support.require import require
+from hardsock.aio import loop as hsloop
+from support.require import need_module, require
 from support.servers import redis_server
+from support.servers.databases import mariadb, postgres
 
 TOTAL = 60.0
 TRIES = 9
@@ -158,3 +160,112 @@ def test_a_scope_makes_few_calls() -> None:
             pass
 
     assert calls_of(block) <= 8  # Where trio is loaded it is asked whether it runs.
+
+
+# ---- Calls of the kernel, which hardsock makes itself
+
+REQUESTS = 20
+UNHARMED = "getrandom.invalid@1000000"
+
+
+def kernel_calls(call: Callable[[], object]) -> dict[str, float]:
+    """Of each kind, for one of it: on a connection that was asked before."""
+    for _ in range(3):
+        call()
+    with hs.faults(UNHARMED) as faults:
+        for _ in range(REQUESTS):
+            call()
+        return {name: count / REQUESTS for name, count in faults.calls.items()}
+
+
+def at_most(counts: dict[str, float], **most: float) -> None:
+    """Nothing else is called once for each."""
+    assert {
+        name: n for name, n in counts.items() if n > most.get(name, 0.5) and name != "alloc"
+    } == {}
+
+
+def test_a_query_of_pymysql_receives_once_and_not_for_each_packet(opened: ExitStack) -> None:
+    need_module("pymysql")
+    import hardsock.adapters.pymysql
+
+    server = opened.enter_context(require(mariadb()))
+    host, port = server.address
+    conn = hardsock.adapters.pymysql.connect(host=host, port=port, user="root", ssl_disabled=True)
+    opened.callback(conn.close)
+
+    def call() -> None:
+        with hs.timeout(TOTAL):
+            conn.query("SELECT 1")
+
+    # The one that finds nothing yet, and perhaps another one on a machine that stands still between
+    # two packets.
+    at_most(kernel_calls(call), send=1, recv=3, poll=2, getsockopt=1)
+
+
+def test_a_statement_of_psycopg_waits_once_and_opens_nothing(opened: ExitStack) -> None:
+    need_module("psycopg")
+    import hardsock.adapters.psycopg
+
+    server = opened.enter_context(require(postgres()))
+    host, port = server.address
+    conn = opened.enter_context(
+        hardsock.adapters.psycopg.connect(
+            f"host={host} port={port} user=postgres dbname=postgres", autocommit=True
+        )
+    )
+
+    def call() -> None:
+        with hs.timeout(TOTAL):
+            conn.execute("SELECT 1")
+
+    at_most(kernel_calls(call), poll=3)  # libpq sends and receives.
+
+
+def _asyncpg(server: Any) -> tuple[Any, Callable[[Any], Any], Callable[[Any], Any]]:
+    import asyncpg
+
+    host, port = server.address
+    made = asyncpg.connect(host=host, port=port, user="postgres", database="postgres", ssl=False)
+    return made, lambda conn: conn.fetchval("SELECT 1"), lambda conn: conn.close()
+
+
+def _aiomysql(server: Any) -> tuple[Any, Callable[[Any], Any], Callable[[Any], Any]]:
+    import aiomysql
+
+    host, port = server.address
+    made = aiomysql.connect(host=host, port=port, user="root", password="")
+    return made, lambda conn: conn.query("SELECT 1"), lambda conn: conn.ensure_closed()
+
+
+@pytest.mark.parametrize(
+    ("library", "start", "parts"),
+    [("asyncpg", postgres, _asyncpg), ("aiomysql", mariadb, _aiomysql)],
+    ids=["asyncpg", "aiomysql"],
+)
+def test_a_question_on_our_loop_waits_with_one_call_for_each_turn(
+    library: str, start: Any, parts: Any, opened: ExitStack
+) -> None:
+    need_module(library)
+    server = opened.enter_context(require(start()))
+
+    async def main() -> dict[str, float]:
+        made, ask, close = parts(server)
+        conn = await made
+
+        async def call() -> None:
+            with hs.timeout(TOTAL):
+                await ask(conn)
+
+        for _ in range(3):
+            await call()
+        # While faults are on, no try is taken for one that has emptied its socket: see test_loop.c.
+        with hs.faults(UNHARMED) as faults:
+            for _ in range(REQUESTS):
+                await call()
+            counts = {name: n / REQUESTS for name, n in faults.calls.items()}
+        await close(conn)
+        return counts
+
+    # A turn that begins the task's step, one that waits, and a few more where the answer comes in pieces.
+    at_most(hsloop.run(main()), send=1, recv=3, epoll_wait=3, getsockopt=1)

@@ -133,9 +133,9 @@ attempt_read(struct job *job)
 
 CONN_DOC(
     _file_read,
-    "_file_read($self, size, /)\n--\n\n"
-    "Receive size bytes, or what comes before the peer ends, and perhaps more of what is there\n"
-    "into the buffer; without waiting as recv() does.");
+    "_file_read($self, size=-1, /)\n--\n\n"
+    "Receive size bytes (None or negative: all), or what comes before the peer ends, and perhaps\n"
+    "more of what is there into the buffer. Without waiting: what is here, or None.");
 
 static int
 prepare_read(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
@@ -167,16 +167,53 @@ look_for_all(struct hs_conn *conn, size_t size, size_t *ret_n)
     return rv;
 }
 
+/* All up to the peer's end; without waiting what is here, or None. */
+static PyObject *
+read_to_end(PyObject *self)
+{
+    PyObject *args[2] = {PyLong_FromLong(-1), PyLong_FromSsize_t(PY_SSIZE_T_MAX)}, *all = NULL;
+    PyObject *here;
+
+    if (args[0] != NULL && args[1] != NULL)
+        all = job_run(prepare_readline, self, args, 2, NULL);
+    Py_XDECREF(args[0]);
+    Py_XDECREF(args[1]);
+    if (all != NULL || !PyErr_ExceptionMatches(PyExc_BlockingIOError))
+        return all;
+    PyErr_Clear();
+    if ((here = PyObject_GetAttrString(self, "buffered")) == NULL)
+        return NULL;
+    all = PyObject_IsTrue(here) ? PyObject_CallMethod(self, "recv", "O", here) : Py_NewRef(Py_None);
+    Py_DECREF(here);
+    return all;
+}
+
+/* Without waiting a receive brings what is here, or there is nothing. */
+static PyObject *
+none_if_blocking(PyObject *bytes)
+{
+    if (bytes != NULL || !PyErr_ExceptionMatches(PyExc_BlockingIOError))
+        return bytes;
+    PyErr_Clear();
+    Py_RETURN_NONE;
+}
+
 PyObject *
 conn__file_read(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
+    bool plain;
     PyObject *bytes;
-    size_t size;
+    size_t size = 0;
 
-    if (nargs == 1 && makefile_is_plain(args, nargs, kwnames, &size) && size != SIZE_MAX &&
+    if (nargs == 0 || (nargs == 1 && args[0] == Py_None))
+        return read_to_end(self);
+    plain = makefile_is_plain(args, nargs, kwnames, &size);
+    if (plain && size == SIZE_MAX)
+        return read_to_end(self);
+    if (plain &&
         ((bytes = makefile_take_buffered(self, look_for_all, size)) != NULL || PyErr_Occurred()))
         return bytes;
-    return job_run(prepare_read, self, args, nargs, kwnames);
+    return none_if_blocking(job_run(prepare_read, self, args, nargs, kwnames));
 }
 
 static hs_err

@@ -39,7 +39,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import psycopg
-from psycopg import errors, waiting
+from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo, timeout_from_conninfo
 from psycopg.pq import TransactionStatus
 
@@ -97,16 +97,16 @@ def _drive(
         return ex.value
 
 
+# By psycopg's R and W, which are 1 and 2; and theirs by what poll(2) says.
+_WANTED = (0, select.POLLIN, select.POLLOUT, select.POLLIN | select.POLLOUT)
+_READY = {events: ready for ready, events in enumerate(_WANTED)}
+
+
 def _ready(fd: int, events: int, token: CancelToken, interval: float) -> int:
-    reading = events & waiting.READY_R
-    wanted = (select.POLLIN if reading else 0) | (select.POLLOUT if events & waiting.READY_W else 0)
-    got = token._wait_for(fd, wanted, interval)
-    token.check()
-    failed = got & ~(select.POLLIN | select.POLLOUT)
-    ready = waiting.READY_R if reading and (got & select.POLLIN or failed) else 0
-    if events & waiting.READY_W and (got & select.POLLOUT or failed):
-        ready |= waiting.READY_W
-    return int(ready)  # 0: nothing is
+    got = token._wait_for(fd, _WANTED[events], interval)
+    if got == 0:  # So it is where the token has ended, whatever is ready.
+        token.check()
+    return _READY.get(got, events)  # What has failed is ready for all.
 
 
 # ---- Names

@@ -163,19 +163,15 @@ class ConnectionReader(_Common, io.BufferedIOBase):
         self._handle = conn._share()
         # Called without asking first, so that a line costs one call: close() replaces them.
         self._recv: Callable[..., bytes] = self._handle.recv
-        self._read: Callable[..., bytes] = self._handle._file_read
+        self._read: Callable[..., bytes | None] = self._handle._file_read
         self._readline: Callable[..., bytes] = self._handle._file_readline
+        self.read = self._read  # type: ignore[method-assign]
         self.readline = self._readline  # type: ignore[method-assign]
         self.closed = False
 
     def read(self, size: int | None = -1, /) -> bytes | None:  # type: ignore[override]
         """Return *size* bytes, or all up to the peer's end; without waiting less, or None."""
-        try:
-            if size is None or size < 0:
-                return self._readline(-1, sys.maxsize)
-            return self._read(size)
-        except BlockingIOError:
-            return _all_that_is_there(self._handle)
+        return self._read(size)
 
     def readline(self, size: int | None = -1, /) -> bytes:
         return self._readline(size)
@@ -221,7 +217,8 @@ class ConnectionReader(_Common, io.BufferedIOBase):
     def close(self) -> None:
         if not self.closed:
             self.closed = True
-            self._recv = self._read = self._readline = self.readline = _refuse_closed  # type: ignore[method-assign]
+            self._recv = self._read = self._readline = _refuse_closed
+            self.read = self.readline = _refuse_closed  # type: ignore[method-assign]
             self._handle.close()
 
 
@@ -240,7 +237,8 @@ class ConnectionFile(ConnectionReader):
         self._writing = threading.Lock()  # around these three; never waited for
         super().__init__(conn)
         if "r" not in mode:
-            self._recv = self._read = self._readline = self.readline = _refuse_reading  # type: ignore[method-assign]
+            self._recv = self._read = self._readline = _refuse_reading
+            self.read = self.readline = _refuse_reading  # type: ignore[method-assign]
 
     def write(self, data: Any, /) -> int:
         """Keep *data* to be sent, or send all that is kept and *data*; return its length.
