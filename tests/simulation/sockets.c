@@ -519,13 +519,23 @@ cut(size_t n)
     return n > 1 && sim_chance(sim_settings.cut) ? 1 + (size_t)sim_below(n - 1) : n;
 }
 
+/* TCP gives all that is there: the rest of what is cut here comes behind it. */
+static ssize_t
+receive_some(struct sim_tcp *t, void *buf, size_t len, bool peek)
+{
+    size_t there = len < t->in.len ? len : t->in.len, n = cut(there);
+
+    if (n < there && t->file != NULL)
+        sim_wake(t->file);
+    return (ssize_t)sim_tcp_receive(t, buf, n, !peek);
+}
+
 /* tcp_recvmsg: what is there, an end that has come, an error, a connection that is none. */
 static ssize_t
 receive(struct sim_tcp *t, void *buf, size_t len, int flags)
 {
     if (t->in.len > 0)
-        return (ssize_t)sim_tcp_receive(t, buf, cut(len < t->in.len ? len : t->in.len),
-                                        (flags & MSG_PEEK) == 0);
+        return receive_some(t, buf, len, (flags & MSG_PEEK) != 0);
     if (t->fin_received)
         return 0;
     if (t->error != 0)
