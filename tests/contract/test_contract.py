@@ -96,6 +96,7 @@ LIMIT = 300  # seconds for a process
 class Outcomes:
     passed: set[str]
     failed: dict[str, str]  # and what was printed
+    skipped: set[str]
     injected: int
 
 
@@ -136,14 +137,16 @@ def run(folder: Path, targets: list[str], mode: str, left_out: list[str]) -> lis
 
 def outcomes_of(folder: Path, targets: list[str], mode: str, left_out: list[str]) -> Outcomes:
     folder.mkdir(exist_ok=True)
-    found = Outcomes(set(), {}, 0)
+    found = Outcomes(set(), {}, set(), 0)
     for line in run(folder, targets, mode, left_out):
         test, outcome = line["test"], line["outcome"]
         found.injected = max(found.injected, int(line["injected"]))
         found.failed.pop(test, None)
         if outcome == "passed":
             found.passed.add(test)
-        elif outcome != "skipped":
+        elif outcome == "skipped":
+            found.skipped.add(test)
+        else:
             found.failed[test] = line["text"] or "it did not end"
     return found
 
@@ -181,6 +184,61 @@ def run_all(folder: Path, groups: dict[str, str], mode: str) -> dict[str, Outcom
             if (targets := [one for one in groups[name].split() if present(one)])
         }
     return {name: one.result() for name, one in running.items()}
+
+
+# ---- the page's numbers -------------------------------------------------------------------------
+
+VERSION = "CPython " + ".".join(map(str, sys.version_info[:3]))
+MODES = {
+    "injected": (GROUPS, "connections in the place of connected sockets"),
+    "compat": (COMPAT, "`hardsock.compat.socket` in the place of `socket`"),
+    "run": (RUN, "in a process of `hardsock run`"),
+}
+HEAD = "| | tests | run | hold | differ | skipped |\n|---|---|---|---|---|---|\n"
+
+
+def rows_of(mode: str, found: dict[str, Outcomes]) -> list[str]:
+    """The lines of the page's table about the *mode*: test_socket, and all other modules."""
+    all_of = [set[str]().union(*(getattr(one, kind) for one in found.values())) for kind in KINDS]
+    rows = []
+    for name, is_in in (("`test_socket`", True), ("of other modules", False)):
+        ours = [{t for t in kind if t.startswith("test.test_socket.") is is_in} for kind in all_of]
+        passed, failed, skipped = map(len, ours)
+        rows.append(
+            f"| {MODES[mode][1]} | {name} | {passed + failed} | {passed} | {failed} | {skipped} |"
+        )
+    return rows
+
+
+KINDS = ("passed", "failed", "skipped")
+
+
+def written(mode: str) -> list[str]:
+    """The same lines as the page has them; none if they are of another interpreter."""
+    text = PAGE.read_text(encoding="utf-8")
+    if f"\nMeasured with {VERSION}" not in text:
+        return []
+    return [line for line in text.splitlines() if line.startswith(f"| {MODES[mode][1]} |")]
+
+
+def numbers(row: str) -> tuple[int, int, int]:
+    ran, passed, failed, skipped = (int(cell) for cell in row.split("|")[3:7])
+    assert ran == passed + failed
+    return passed, failed, skipped
+
+
+def check_numbers(mode: str, found: dict[str, Outcomes]) -> None:
+    at_times = sum(why.startswith(AT_TIMES) for why in listed(mode).values())
+    page = written(mode)
+    if not page:
+        pytest.skip(f"the page's numbers are not of {VERSION}")
+    for measured, said in zip(rows_of(mode, found), page, strict=True):
+        (passed, failed, skipped), (page_passed, page_failed, page_skipped) = map(
+            numbers, (measured, said)
+        )
+        assert passed + failed + skipped == page_passed + page_failed + page_skipped, measured
+        # What is skipped depends on the machine: IPv6, Bluetooth, who runs it.
+        assert abs(failed - page_failed) <= at_times, f"measured: {measured}, the page: {said}"
 
 
 def check(found: Outcomes, targets: str, mode: str, folder: Path) -> None:
@@ -233,6 +291,18 @@ def test_they_hold_in_a_process_of_hardsock_run_or_their_difference_is_listed(
     found_run: dict[str, Outcomes], group: str, tmp_path: Path
 ) -> None:
     check(found_run[group], RUN[group], "run", tmp_path)
+
+
+def test_the_pages_numbers_are_those_of_connections(found: dict[str, Outcomes]) -> None:
+    check_numbers("injected", found)
+
+
+def test_the_pages_numbers_are_those_of_the_module(found_compat: dict[str, Outcomes]) -> None:
+    check_numbers("compat", found_compat)
+
+
+def test_the_pages_numbers_are_those_of_a_process(found_run: dict[str, Outcomes]) -> None:
+    check_numbers("run", found_run)
 
 
 @pytest.mark.parametrize("mode", ["injected", "compat", "run"])

@@ -52,8 +52,12 @@ def test_exit_while_a_daemon_thread_waits_in_the_queue() -> None:
         + """
 pool = hs.Pool(address, max_size=1)
 conn = pool.acquire(timeout=30)
-got = []  # Dropped, it would be told of on standard error, whose lock this thread would die with.
-threading.Thread(target=lambda: got.append(pool.acquire()), daemon=True).start()
+
+def borrow():
+    held = pool.acquire()
+    threading.Event().wait()  # To throw it away would be told on stderr, which is being closed.
+
+threading.Thread(target=borrow, daemon=True).start()
 while pool.stats().waiting == 0:
     pass
 conn.close()
