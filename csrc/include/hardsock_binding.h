@@ -500,8 +500,8 @@ bool hs_loop_is_lost(const struct hs_loop *loop);
  * for it now would go round, and should come again after a moment instead. */
 bool hs_loop_is_unheard(const struct hs_loop *loop);
 /* In the place of the descriptor, for a loop that waits for nothing else: fd, an epoll set of
- * others, is put into the loop's own set, which is taken out of fd. Where that cannot be, nothing has
- * changed. */
+ * others, is put into the loop's own set, which is taken out of fd. Where that cannot be, nothing
+ * has changed. */
 HS_NODISCARD hs_err hs_loop_take_others(struct hs_loop *loop, int fd, struct hs_error *err);
 void hs_loop_leave_others(struct hs_loop *loop, int fd);
 /* In the place of hs_loop_collect: waits itself, in three steps, of which only the middle one may

@@ -399,11 +399,14 @@ START_TEST(others_that_cannot_be_taken_wait_for_the_loop_as_before)
     put(p.peer, "x", 1);
     ck_assert_int_eq(1, epoll_wait(others, &ev, 1, 30000));
     ck_assert_int_eq(ev.data.fd, hs_loop_fileno(l));
+    hs_loop_collect(l);
+    ck_assert_ptr_eq(hs_loop_next(l), &r);
+    ASSERT_OK(roomy_step(&r));
     hs_loop_waiter_free(r.loop_waiter);
     hs_loop_free(l);
-    pair_free(&p);
     (void)close(inner);
     (void)close(others);
+    pair_free(&p);
 }
 END_TEST
 
