@@ -272,7 +272,8 @@ tsan: ## C tests under the thread sanitizer
 py-flavour = PYTHONPATH=$(CURDIR)/build/$(1)/$(PY_ABI) PYTHONMALLOC=malloc LD_PRELOAD=$$($(CC) -print-file-name=$(2).so)
 
 # Those of the tool are left out: it is a program of its own, with sanitizers of its own (make -C tuning asan).
-san-pytest = $(pytest) $(pytest-jobs) --ignore=tests/tuning
+# By a pattern: what pyproject.toml names as a place of tests is not ignored by its name.
+san-pytest = $(pytest) $(pytest-jobs) --ignore-glob='tests/tuning/*'
 
 asan-py: need-dev package-asan ## Python tests with an ASan and UBSan extension
 	$(Q)ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 $(call py-flavour,asan,libasan) $(san-pytest)

@@ -134,11 +134,11 @@ struct hs_conn {
     atomic_uchar fin_tries; /* shutdowns of ours under way, which may have */
     atomic_bool may_linger; /* somebody other than us may have set SO_LINGER */
     atomic_bool in_slots;
-    atomic_bool has_turns;            /* somebody bounds one of them, or has */
-    atomic_bool handshaking;          /* between the first step of a handshake and its last */
-    atomic_bool mid_message;          /* a call waits for the rest of something */
-    uint32_t read_size; /* how much is asked of the kernel at once when buffering; as `in` */
-    struct hs_slots *slots;           /* owns a reference, or NULL; write once, before in_slots */
+    atomic_bool has_turns;   /* somebody bounds one of them, or has */
+    atomic_bool handshaking; /* between the first step of a handshake and its last */
+    atomic_bool mid_message; /* a call waits for the rest of something */
+    uint32_t read_size;      /* how much is asked of the kernel at once when buffering; as `in` */
+    struct hs_slots *slots;  /* owns a reference, or NULL; write once, before in_slots */
     struct hs_departures *departures; /* owns a reference, or NULL; write once, as slots */
     struct hs_delays *delays;         /* owns a reference, or NULL; write once, as slots */
     _Atomic uint64_t left; /* id of the token that was cancelled because the peer left, or 0 */
@@ -156,11 +156,11 @@ struct hs_conn {
                                           * client. Others know c by then, and may look. */
     struct hs_conn_guest *_Atomic guest; /* NULL: none, or told already */
     struct hs_spot *_Atomic spot;        /* owns: where it is parked; NULL: it never was */
-    uint16_t changed;          /* settings that the kernel made into something else */
-    atomic_uchar local_state;  /* LOCAL_*: whether local is there */
-    bool drained;              /* the last try took all there was; belongs with `in` */
-    struct sockaddr_in6 local; /* of either family, from the first question on */
-    struct hs_sockopts opts;   /* as asked; immutable */
+    uint16_t changed;                    /* settings that the kernel made into something else */
+    atomic_uchar local_state;            /* LOCAL_*: whether local is there */
+    bool drained;                        /* the last try took all there was; belongs with `in` */
+    struct sockaddr_in6 local;           /* of either family, from the first question on */
+    struct hs_sockopts opts;             /* as asked; immutable */
     struct hs_roll_entry roll;
     struct hs_addr peer; /* the socket's; immutable; at the end, and of its storage there is only as
                           * much as it needs (hs_addr_copy) */
