@@ -493,7 +493,7 @@ collect_ready(struct hs_loop *l, uint64_t data, uint32_t events)
     for (struct hs_list *i = p->parked.next; i != &p->parked; i = i->next) {
         struct hs_loop_waiter *b = HS_CONTAINER(i, struct hs_loop_waiter, parked);
 
-        waited_for |= b->events;
+        waited_for = (short)(waited_for | b->events);
         if ((b->events & revents) != 0)
             make_due(b);
     }

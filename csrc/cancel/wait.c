@@ -233,6 +233,6 @@ hs_token_wait_for(const struct hs_op *op, int fd, short events, struct hs_error 
     while (rv == HS_OK && ready == 0);
     if (rv != HS_OK && rv != HS_E_DEADLINE && rv != HS_E_CANCELLED)
         return rv;
-    *ret_ready = rv == HS_OK ? ready : 0;
+    *ret_ready = (short)(rv == HS_OK ? ready : 0);
     return HS_OK;
 }
