@@ -97,12 +97,13 @@ end_ways(struct hs_conn *c, int how)
 }
 
 /* The lease is let go before it is asked why it is over, which may have to be waited for
- * (resets.c): who returns it waits for those who have it. Nobody gets what was ended. */
+ * (resets.c): who returns it waits for those who have it. Nobody gets what was ended, and the pool
+ * may let it go meanwhile: hence the reference. */
 hs_err
 hs_conn_shutdown_by(struct hs_conn *c, const struct hs_op *op, int how, struct hs_error *err)
 {
-    int sys = 0;
     hs_err rv;
+    int sys;
 
     HS_CHECK(c, CONN_MAGIC);
     if (how != SHUT_RD && how != SHUT_WR && how != SHUT_RDWR)
@@ -110,15 +111,18 @@ hs_conn_shutdown_by(struct hs_conn *c, const struct hs_op *op, int how, struct h
                            "how must be SHUT_RD, SHUT_WR or SHUT_RDWR, got %d", how);
     if ((rv = hs_lease_hold(c, op, err)) != HS_OK)
         return rv;
-    if ((rv = hs_fd_hold(&c->fd, err)) == HS_OK)
-        sys = end_ways(c, how);
-    hs_lease_drop(c, op);
-    if (rv != HS_OK)
+    if ((rv = hs_fd_hold(&c->fd, err)) != HS_OK) {
+        hs_lease_drop(c, op);
         return rv;
+    }
+    (void)hs_conn_ref(c);
+    sys = end_ways(c, how);
+    hs_lease_drop(c, op);
     if (sys != 0)
         rv = sys == ENOTCONN ? over_already(c, err)
                              : hs_err_set(err, HS_E_SYSTEM, sys, "shutdown", "shutdown");
     hs_fd_drop(&c->fd);
+    hs_conn_unref(c);
     return rv;
 }
 

@@ -204,6 +204,7 @@ static void *
 send_a_file(void *arg)
 {
     struct asking *a = arg;
+    struct hs_conn *kept = hs_conn_ref(a->c); /* A pool may let it go meanwhile. */
     struct hs_op op = op_in(60 * SECOND);
     int file = memfd_create("hardsock-test", MFD_CLOEXEC);
     int64_t offset = 0;
@@ -213,6 +214,7 @@ send_a_file(void *arg)
     a->rv = DONE(hs_conn_send_file(a->c, &op, file, &offset, 16 << 20, fresh()));
     if (role == TOLD_NOTHING)
         atomic_store(&stage.met, true);
+    hs_conn_unref(kept);
     (void)close(file);
     return NULL;
 }
