@@ -97,76 +97,34 @@ end_ways(struct hs_conn *c, int how)
 }
 
 /* The lease is let go before it is asked why it is over, which may have to be waited for
- * (resets.c): who returns it waits for those who have it. Nobody gets what was ended, and the pool
- * may let it go meanwhile: hence the reference. */
+ * (resets.c): who returns it waits for those who have it. Nobody gets what was ended. */
 hs_err
-hs_conn_shutdown_by(struct hs_conn *c, const struct hs_op *op, int how, struct hs_error *err)
+hs_conn_shutdown_kept(struct hs_conn *c, const struct hs_op *op, int how, struct hs_error *err)
 {
     hs_err rv;
     int sys;
 
-    HS_CHECK(c, CONN_MAGIC);
-    if (how != SHUT_RD && how != SHUT_WR && how != SHUT_RDWR)
-        return hs_err_setx(err, HS_E_INVALID, "shutdown",
-                           "how must be SHUT_RD, SHUT_WR or SHUT_RDWR, got %d", how);
     if ((rv = hs_lease_hold(c, op, err)) != HS_OK)
         return rv;
     if ((rv = hs_fd_hold(&c->fd, err)) != HS_OK) {
         hs_lease_drop(c, op);
         return rv;
     }
-    (void)hs_conn_ref(c);
     sys = end_ways(c, how);
     hs_lease_drop(c, op);
     if (sys != 0)
         rv = sys == ENOTCONN ? over_already(c, err)
                              : hs_err_set(err, HS_E_SYSTEM, sys, "shutdown", "shutdown");
     hs_fd_drop(&c->fd);
-    hs_conn_unref(c);
     return rv;
 }
 
 hs_err
-hs_conn_shutdown(struct hs_conn *c, int how, struct hs_error *err)
-{
-    const struct hs_op op = HS_OP_INIT(HS_NEVER, NULL);
-
-    return hs_conn_shutdown_by(c, &op, how, err);
-}
-
-static hs_err
-ask_end(struct hs_conn *c, hs_err (*try_end)(struct hs_tls *, struct hs_error *, short *),
-        struct hs_error *err, short *want)
+hs_conn_ask_end(struct hs_conn *c, hs_err (*try_end)(struct hs_tls *, struct hs_error *, short *),
+                struct hs_error *err, short *want)
 {
     hs_ask_begin(c, HS_DIR_OUT);
     return hs_ask_end(c, HS_DIR_OUT, try_end(c->tls, err, want));
-}
-
-hs_err
-hs_conn_close_write(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
-{
-    short want;
-    hs_err rv;
-
-    HS_CHECK(c, CONN_MAGIC);
-    if (c->tls == NULL)
-        return hs_conn_shutdown_by(c, op, SHUT_WR, err);
-    if (atomic_load(&c->out_ended) && !hs_fd_is_closed(&c->fd))
-        return HS_OK;
-    if ((rv = hs_call_begin(c, op, HS_DIR_OUT, err)) == HS_OK)
-        while ((rv = ask_end(c, hs_tls_try_end, err, &want)) == HS_WANT) {
-            hs_conn_wake_reader(c);
-            if ((rv = hs_call_wait(c, op, HS_DIR_OUT, want, err)) != HS_OK)
-                break;
-        }
-    hs_conn_wake_reader(c);
-    if (rv == HS_E_RESET)
-        rv = hs_conn_judge_reset(c, err);
-    if (rv == HS_OK) {
-        atomic_store(&c->out_ended, true);
-        hs_half_closed(c, HS_DIR_IN);
-    }
-    return hs_call_end(c, op, HS_DIR_OUT, "close_write", rv, err);
 }
 
 /* ---- Closing ------------------------------------------------------------------------------- */
@@ -289,7 +247,7 @@ end_tls(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
     short want;
     hs_err rv;
 
-    while ((rv = ask_end(c, hs_tls_try_end_all, err, &want)) == HS_WANT)
+    while ((rv = hs_conn_ask_end(c, hs_tls_try_end_all, err, &want)) == HS_WANT)
         if ((rv = hs_call_wait(c, op, HS_DIR_OUT, want, err)) != HS_OK)
             return rv;
     if (tls_is_lost(rv, err))

@@ -170,6 +170,13 @@ struct hs_conn {
  * HS_E_CLOSED: it has ended. After HS_OK call hs_lease_drop once. */
 HS_NODISCARD hs_err hs_lease_hold(struct hs_conn *c, const struct hs_op *op, struct hs_error *err);
 void hs_lease_drop(struct hs_conn *c, const struct hs_op *op);
+/* hs_conn_shutdown_by, by who keeps c longer than its lease does. */
+HS_NODISCARD hs_err hs_conn_shutdown_kept(struct hs_conn *c, const struct hs_op *op, int how,
+                                          struct hs_error *err);
+/* One try of TLS' end, of which it is noted what the kernel says. */
+HS_NODISCARD hs_err hs_conn_ask_end(struct hs_conn *c,
+                                    hs_err (*try_end)(struct hs_tls *, struct hs_error *, short *),
+                                    struct hs_error *err, short *want);
 /* Adds the direction to the op's claim; each claim holds the descriptor. */
 HS_NODISCARD hs_err hs_call_claim(struct hs_conn *c, struct hs_op *op, enum hs_dir dir,
                                   struct hs_error *err);
