@@ -58,12 +58,13 @@ hs_ask_end(struct hs_conn *c, enum hs_dir dir, hs_err rv)
 }
 
 /* A try of TCP that brings less than there is room for has brought all (epoll(7), question 9), but
- * for urgent data, of which the loop is told. A unix socket stops where ancillary data begins, and
- * an injected fault anywhere. */
+ * for urgent data, of which the loop is told. A unix socket stops where ancillary data begins, an
+ * injected fault anywhere, and of MPTCP nobody has promised it. */
 static bool
 takes_all(const struct hs_conn *c)
 {
-    return c->tls == NULL && (c->family == AF_INET || c->family == AF_INET6) && !hs_faults_are_on();
+    return c->tls == NULL && (c->family == AF_INET || c->family == AF_INET6) &&
+           c->opts.mptcp != 1 && !hs_faults_are_on();
 }
 
 hs_err

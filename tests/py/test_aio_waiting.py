@@ -83,15 +83,21 @@ def test_a_descriptor_of_others_is_told_beside_ours(waits: Waits) -> None:
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
+        told = asyncio.Event()
+
+        def take() -> None:
+            got.append(ours.recv(1))
+            told.set()
+
         server = await asyncio.start_server(echo, "127.0.0.1", 0)
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-        loop.add_reader(ours, lambda: got.append(ours.recv(1)))
-        for number in range(20):
+        loop.add_reader(ours, take)
+        for _ in range(20):
             theirs.send(b"o")
             writer.write(b"x")
             assert await reader.read(100) == b"x"
-            while len(got) <= number:
-                await asyncio.sleep(0.001)
+            await told.wait()
+            told.clear()
         loop.remove_reader(ours)
         theirs.send(b"o")
         writer.write(b"x")
@@ -149,22 +155,37 @@ def test_what_a_signal_handler_raises_ends_the_run_and_loses_nothing_that_was_he
     def stop(*_args: object) -> None:
         raise Stop
 
-    async def forever() -> None:
-        await asyncio.Event().wait()
+    async def open_pair() -> Any:
+        peers: asyncio.Queue[Any] = asyncio.Queue()
+        server = await asyncio.start_server(lambda *pair: peers.put_nowait(pair), "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        return server, reader, writer, await peers.get()
 
+    def send_and_kill() -> None:
+        os.write(theirs, b"x")  # Both come to one wait, in either order.
+        os.kill(os.getpid(), signal.SIGUSR2)
+
+    async def close() -> None:
+        for one in (writer, peer[1]):
+            one.close()
+            await one.wait_closed()
+        server.close()
+        await server.wait_closed()
+
+    server, reader, writer, peer = waits.run(open_pair())
+    theirs = peer[1].get_extra_info("socket").fileno()
     before = signal.signal(signal.SIGUSR2, stop)
-    timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR2))
-    task = waits.loop.create_task(forever())
+    reading = waits.loop.create_task(reader.read(100))
+    timer = threading.Timer(0.05, send_and_kill)
     try:
         timer.start()
         with pytest.raises(Stop):
-            waits.loop.run_until_complete(task)
+            waits.loop.run_forever()
     finally:
         timer.join()
         signal.signal(signal.SIGUSR2, before)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        waits.loop.run_until_complete(task)
+    assert waits.run(asyncio.wait_for(reading, LATE)) == b"x"
+    waits.run(close())
 
 
 def test_a_time_is_waited_for_and_not_gone_round_for(waits: Waits) -> None:

@@ -310,24 +310,31 @@ PyDoc_STRVAR(wait_doc, "wait($self, /, timeout=None)\n--\n\n"
                        "Block until this token has ended: True; False after timeout seconds.\n\n"
                        "The ambient scope does not apply, and nothing is raised when it ends.");
 
-static int
-token_prepare_wait(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
-                   struct job *job)
+static void
+token_begin_wait(PyObject *self, int64_t span, struct job *job)
 {
-    static const struct params p = {"wait", 0, 1, 0, {"timeout"}};
     struct hs_op op = HS_OP_INIT(HS_NEVER, ((TokenObject *)self)->core);
-    PyObject *values[MAX_PARAMS];
-    int64_t span;
 
-    if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
-        parse_seconds(values[0], "timeout", &span) < 0)
-        return -1;
     if (span != HS_NEVER)
         op.deadline_ns = hs_deadline_after(span);
     job->owner = Py_NewRef(self);
     job->call.st = state_of(self);
     job->call.started_ns = hs_now();
     job->call.op = op;
+}
+
+static int
+token_prepare_wait(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                   struct job *job)
+{
+    static const struct params p = {"wait", 0, 1, 0, {"timeout"}};
+    PyObject *values[MAX_PARAMS];
+    int64_t span;
+
+    if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
+        parse_seconds(values[0], "timeout", &span) < 0)
+        return -1;
+    token_begin_wait(self, span, job);
     job->attempt = attempt_wait;
     job->result = whether_in_time;
     return 0;
@@ -360,7 +367,6 @@ token_prepare_wait_for(PyObject *self, PyObject *const *args, Py_ssize_t nargs, 
                        struct job *job)
 {
     static const struct params p = {"_wait_for", 3, 3, 3, {"fd", "events", "timeout"}};
-    struct hs_op op = HS_OP_INIT(HS_NEVER, ((TokenObject *)self)->core);
     PyObject *values[MAX_PARAMS];
     int64_t span;
     long fd, events;
@@ -370,12 +376,7 @@ token_prepare_wait_for(PyObject *self, PyObject *const *args, Py_ssize_t nargs, 
         parse_long(values[1], "events", 0, INT16_MAX, &events) < 0 ||
         parse_seconds(values[2], "timeout", &span) < 0)
         return -1;
-    if (span != HS_NEVER)
-        op.deadline_ns = hs_deadline_after(span);
-    job->owner = Py_NewRef(self);
-    job->call.st = state_of(self);
-    job->call.started_ns = hs_now();
-    job->call.op = op;
+    token_begin_wait(self, span, job);
     job->u.fd_wait = (struct fd_wait){.fd = (int)fd, .events = (short)events};
     job->attempt = attempt_wait_for;
     job->result = what_is_ready;
