@@ -174,6 +174,38 @@ def test_the_pauses_between_tries_end(end: str, transport: str, loop: str, ids: 
     nothing_open()
 
 
+class _Early(asyncio.SelectorEventLoop):
+    """A loop whose timers come up to 1.9 ms early, as uvloop's may by 1.5."""
+
+    def call_at(self, when: float, *args: Any, **kwargs: Any) -> asyncio.TimerHandle:
+        return super().call_at(when - 0.0019, *args, **kwargs)
+
+
+@pytest.mark.skipif(OLD, reason="before 6.0 redis-py did not try to connect again")
+def test_a_timer_that_comes_early_is_no_reason_for_another_try(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kind = hardsock.adapters.redis.AsyncConnection
+    connect, tries = kind._connect, []
+
+    async def counted(conn: Any) -> None:
+        tries.append(conn)
+        await connect(conn)
+
+    monkeypatch.setattr(kind, "_connect", counted)
+    with hs.listen(("127.0.0.1", 0)) as listener:
+        address = listener.address
+
+    async def main() -> None:
+        again = Retry(ConstantBackoff(600), 3)
+        async with _client(address, "scope", retry=again, **QUIET) as client:
+            await _ends("scope", client.ping)
+
+    with contextlib.closing(_Early()) as loop:
+        loop.run_until_complete(main())
+    assert len(tries) == 1
+
+
 def _dead_dns(end: str, loop: str) -> bool:
     from hardsock.lab.dns import DeadDNS, use_dns
 

@@ -36,8 +36,16 @@ _AT_ONCE = 65536
 """Bytes that a stream holds for the kernel before ``drain()`` waits: asyncio's own default."""
 
 
+_EARLY = 0.002
+"""Seconds by which a timer may come early: uvloop's clock and its delays are whole milliseconds."""
+
+
 class _Patient(redis.backoff.AbstractBackoff):
-    """A backoff that asks for no pause when the scope has ended, and for none that is longer."""
+    """A backoff that asks for no pause when the scope has ended, and for none that goes on for long.
+
+    A pause that the scope cuts short ends behind it: one that ended before would be followed by
+    another try, and that by as many as there are, each with a shorter pause.
+    """
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
@@ -55,7 +63,7 @@ class _Patient(redis.backoff.AbstractBackoff):
                 raise ScopeEnded(f"no time left for another try: {exc}") from exc
         seconds: float = self._inner.compute(failures)
         left = remaining()
-        return seconds if left is None else min(seconds, left)
+        return seconds if left is None else min(seconds, left + _EARLY)
 
 
 class _Over(Dials):
