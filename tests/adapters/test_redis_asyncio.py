@@ -177,8 +177,10 @@ def test_the_pauses_between_tries_end(end: str, transport: str, loop: str, ids: 
 class _Early(asyncio.SelectorEventLoop):
     """A loop whose timers come up to 1.9 ms early, as uvloop's may by 1.5."""
 
-    def call_at(self, when: float, *args: Any, **kwargs: Any) -> asyncio.TimerHandle:
-        return super().call_at(when - 0.0019, *args, **kwargs)
+    def call_at(
+        self, when: float, callback: Any, *args: Any, context: Any = None
+    ) -> asyncio.TimerHandle:
+        return super().call_at(when - 0.0019, callback, *args, context=context)
 
 
 @pytest.mark.skipif(OLD, reason="before 6.0 redis-py did not try to connect again")
@@ -186,7 +188,8 @@ def test_a_timer_that_comes_early_is_no_reason_for_another_try(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     kind = hardsock.adapters.redis.AsyncConnection
-    connect, tries = kind._connect, []
+    connect = kind._connect
+    tries: list[Any] = []
 
     async def counted(conn: Any) -> None:
         tries.append(conn)
