@@ -177,7 +177,7 @@ def test_the_pauses_between_tries_end(end: str, transport: str, loop: str, ids: 
 class _Early(asyncio.SelectorEventLoop):
     """A loop whose timers come up to 1.9 ms early, as uvloop's may by 1.5."""
 
-    def call_at(
+    def call_at(  # type: ignore[override]
         self, when: float, callback: Any, *args: Any, context: Any = None
     ) -> asyncio.TimerHandle:
         return super().call_at(when - 0.0019, callback, *args, context=context)
