@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -587,6 +588,18 @@ def owners() -> Iterator[Owners]:
     owners = Owners(KINDS["connections"] | KINDS["descriptors"])
     yield owners
     owners.stop()
+
+
+@pytest.mark.parametrize(("name", "is_leak"), [("libffi.so.8.5.0", False), ("libffi.so", True)])
+def test_what_libffi_keeps_open_of_itself_is_no_leak(
+    owners: Owners, tmp_path: Path, name: str, is_leak: bool
+) -> None:
+    """Newer ones do, from the first import of ctypes on."""
+    owner = owners.begin("a test that imports ctypes")
+    with open(tmp_path / name, "wb"):
+        found = owners.leftovers(owner, (), 0)
+        owners.end(owner)
+    assert [one.name for one in found] == [str(tmp_path / name)] * is_leak
 
 
 def test_what_a_thread_leaves_in_a_cycle_while_the_plugin_waits_is_no_leak(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fnmatch
 import gc
+import os
 import sys
 import threading
 import time
@@ -238,7 +239,7 @@ class Owners:
                 if owner.alone and one.is_more:
                     findings.append(Finding(one.kind, one.text, None, one.name))
                 continue
-            if one.fd in ours or one.fd in _global_fds():
+            if one.fd in ours or _is_for_life(one):
                 continue
             trace = None if self._tracer is None else self._tracer.of(one.fd, one.name)
             finding = _finding_of(one, trace)
@@ -302,11 +303,14 @@ def _hidden(after: Snapshot, seen: int) -> int:
     )
 
 
-def _global_fds() -> set[int]:
-    """Descriptors that the standard library opens once for the life of a process."""
+def _is_for_life(one: Change) -> bool:
+    """Whether it is one of those that are opened once for the life of a process: by the standard
+    library, or by libffi, which keeps its own file for the trampolines that it maps from it (ctypes
+    makes the first when it is imported; libffi, src/tramp.c)."""
     tracker = sys.modules.get("multiprocessing.resource_tracker")
-    fd = getattr(getattr(tracker, "_resource_tracker", None), "_fd", None)
-    return set() if fd is None else {fd}
+    if one.fd == getattr(getattr(tracker, "_resource_tracker", None), "_fd", None):
+        return True
+    return os.path.basename(one.name).startswith("libffi.so.")
 
 
 def _other_threads() -> dict[int, threading.Thread | None]:

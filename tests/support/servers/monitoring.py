@@ -36,7 +36,8 @@ class Prometheus:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/-/ready", timeout=20):
                 return True
-        except urllib.error.HTTPError:
+        except urllib.error.HTTPError as refused:
+            refused.close()
             return False
 
     def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
