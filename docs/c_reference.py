@@ -1,7 +1,8 @@
 """Writes the reference of the C library: hardsock.h as a page, each contract above its prototype.
 
 The header is the only text: what stands above a declaration there, or behind it on its line, is what
-this page says. Names that the header declares become links.
+this page says. Names that the header declares become links. docs/stability.md says which parts of the
+header are stable, and each entry shows it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 
 BEGIN = 'extern "C" {\n#endif\n'
 SECTION = re.compile(r"/\* ---- (.+?) -*\s*\*/")
@@ -150,17 +152,43 @@ def is_forward(part: Part) -> bool:
     return re.fullmatch(r"(struct|enum) \w+;", part.code) is not None
 
 
-def page(header: str) -> str:
+@dataclass
+class Promise:
+    """Which parts of the header are stable, and the patterns of names there that are not."""
+
+    parts: set[str]
+    without: list[str]
+
+    def mark(self, section: Section, name: str = "") -> str:
+        """Return the class of an entry; without a name, that of the constants of a part."""
+        bare = name.rpartition(" ")[2]
+        kept = section.title.partition(":")[0] in self.parts
+        kept = kept and not any(fnmatchcase(bare, one) for one in self.without)
+        return f"[{'Stable' if kept else 'Provisional'}](../stability.md)"
+
+
+def promise(stability: str) -> Promise:
+    """Read the paragraph of docs/stability.md."""
+    text = stability.partition("**The C library**:")[2].partition("\n\n")[0]
+    stable = " ".join(text.partition(" are stable")[0].split())
+    patterns = re.findall(r"`(hs_\w+\*|\*_\w+)`", text)
+    return Promise(set(re.findall(r"\*([^*]+)\*", stable)), patterns)
+
+
+def page(header: str, stability: str) -> str:
     found = sections(header)
+    promised = promise(stability)
     for section in found:  # A type without a contract of its own says nothing yet.
         section.parts = merged([p for p in section.parts if p.said or not is_forward(p)])
     known = {p.name for s in found for p in s.parts if p.name}
     out = ["# hardsock.h\n", prose(comment_text(header[: header.index("*/") + 2]), known) + "\n"]
     for section in found:
         out.append(f"## {section.title}\n")
+        if any(part.code and not part.name for part in section.parts):
+            out.append(f"Constants: {promised.mark(section)}.\n")
         for part in section.parts:
             if part.name:
-                out.append(f"### {part.name}\n")
+                out.append(f"### {part.name}\n\n{promised.mark(section, part.name)}\n")
             if part.said:
                 out.append(prose(part.said, known, part.name) + "\n")
             if part.code:
@@ -168,4 +196,4 @@ def page(header: str) -> str:
     return "\n".join(out) + "\n"
 
 
-__all__ = ["page", "sections"]
+__all__ = ["page", "promise", "sections"]

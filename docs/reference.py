@@ -149,7 +149,8 @@ def pages() -> Iterator[tuple[str, str]]:
     described: set[str] = set()
     for name, purpose in modules().items():
         yield name, "\n".join(page(name, purpose, described))
-    yield "c", c_reference.page((ROOT / "csrc/include/hardsock.h").read_text())
+    header = (ROOT / "csrc/include/hardsock.h").read_text()
+    yield "c", c_reference.page(header, check_names.STABILITY.read_text())
     for name in MANUALS:
         yield f"man-{Path(name).stem}", manual(ROOT / name)
 

@@ -3,9 +3,10 @@
     docs_site.py links [SITE]          each link leads somewhere; those that leave the site are only read
     docs_site.py look [SITE] [PAGE...] each page in a browser, light and dark, 1280 and 390 pixels wide
 
-`look` asks axe-core (fetched by npm, in build/npm) about accessibility, and the page itself: does it
-fit its width, does it complain on the console, does the search find something without a server, does
-the keyboard reach the content. Pictures of all go to build/site-pictures.
+`look` asks axe-core (fetched by npm, in build/npm) about accessibility (contrast, headings without text),
+and the page itself: does it fit its width, is text cut off or a picture missing, does it complain on the
+console, does the search find something without a server, does the keyboard reach the content. Pictures
+of all go to build/site-pictures.
 """
 
 from __future__ import annotations
@@ -139,10 +140,47 @@ def show(tab: Browser, path: Path, width: int, height: int, scheme: str) -> None
     )
 
 
+# Text whose box hides what does not fit, or that goes beyond the window where nothing scrolls; not what
+# is shown to those alone who do not see the page, in a box of a pixel.
+CUT_OFF = """
+(() => {
+  const found = [], width = window.innerWidth, walker = document.createTreeWalker(document.body, 4);
+  while (walker.nextNode()) {
+    const text = walker.currentNode, range = document.createRange();
+    if (!text.data.trim() || !text.parentElement.checkVisibility({visibilityProperty: true})) continue;
+    range.selectNodeContents(text);
+    const box = range.getBoundingClientRect();
+    if (box.width < 1 || box.height < 1 || box.right <= 0) continue;
+    for (let at = text.parentElement, first = true; ; at = at.parentElement, first = false) {
+      const style = at && getComputedStyle(at);
+      if (at && ["auto", "scroll"].includes(style.overflowX)) break;
+      if (at && style.position == "fixed") break;
+      const edge = at ? at.getBoundingClientRect() : {right: width, width: width};
+      if (edge.width <= 1) break;
+      if ((!at || ["hidden", "clip"].includes(style.overflowX)) && box.right > edge.right + 1) {
+        found.push(text.data.trim().slice(0, 60));
+        break;
+      }
+      if (!at) break;
+    }
+  }
+  return found;
+})()
+"""
+MISSING = """
+[...document.images].filter(i => i.checkVisibility() && (!i.complete || i.naturalWidth == 0))
+  .map(i => i.getAttribute("src"))
+"""
+
+
 def judge(tab: Browser) -> Iterator[str]:
     over = tab.ask("document.documentElement.scrollWidth - window.innerWidth")
     if over > 0:
         yield f"is {over} pixels wider than the window"
+    for text in tab.ask(CUT_OFF):
+        yield f"text is cut off: {text!r}"
+    for source in tab.ask(MISSING):
+        yield f"picture is missing: {source}"
     yield from tab.problems
     tab.problems.clear()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,7 @@ extern "C" {
 #define HS_TWO 2
 #define HS_API hidden
 
-/* ---- Things --------------------------------------- */
+/* ---- Things: what there is --------------------------------------- */
 
 struct hs_other;
 /* A thing; see hs_thing_new(). */
@@ -91,6 +92,7 @@ struct hs_thing;
 HS_API HS_NODISCARD hs_err hs_thing_new(int n, /* more than 0; */
                                         struct hs_thing **ret_thing);
 HS_API void hs_thing_free(struct hs_thing *t); /* NULL is fine */
+HS_API int hs_thing_stats(struct hs_thing *t);
 
 #ifdef __cplusplus
 }
@@ -98,9 +100,18 @@ HS_API void hs_thing_free(struct hs_thing *t); /* NULL is fine */
 """
 
 
+STABILITY = """**Internal**: `hs_thing_free`, *Version*.
+
+**The C library**: of `thing.h` the parts *Some other* and
+*Things* are stable, without `*_stats`; *all else* is provisional.
+
+*Version* is more.
+"""
+
+
 def test_a_header_becomes_a_page_with_each_contract_above_its_prototype() -> None:
     assert (
-        c_reference.page(HEADER)
+        c_reference.page(HEADER, STABILITY)
         == """# hardsock.h
 
 thing.h: things.
@@ -116,14 +127,18 @@ That is it.
 
 ## Version
 
+Constants: [Provisional](../stability.md).
+
 ```c
 #define HS_ONE 1
 #define HS_TWO 2
 ```
 
-## Things
+## Things: what there is
 
 ### struct hs_thing
+
+[Stable](../stability.md)
 
 A thing; see [`hs_thing_new()`](#hs_thing_new).
 
@@ -132,6 +147,8 @@ struct hs_thing;
 ```
 
 ### hs_thing_new
+
+[Stable](../stability.md)
 
 Makes one.
 `HS_E_NOMEM`: no memory.
@@ -143,8 +160,18 @@ hs_err hs_thing_new(int n, /* more than 0; */
 
 ### hs_thing_free
 
+[Stable](../stability.md)
+
 ```c
 void hs_thing_free(struct hs_thing *t); /* NULL is fine */
+```
+
+### hs_thing_stats
+
+[Provisional](../stability.md)
+
+```c
+int hs_thing_stats(struct hs_thing *t);
 ```
 
 """
@@ -157,3 +184,22 @@ def test_every_function_of_the_header_has_a_place_of_its_own() -> None:
     functions = re.findall(r"^HS_API [^(]*?\b(hs_\w+)\(", header, re.M)
     assert len(functions) > 150
     assert [name for name in functions if names.count(name) != 1] == []
+
+
+def test_what_is_promised_of_the_header_is_there() -> None:
+    """Each part and each pattern of docs/stability.md, and both classes on the page."""
+    header = (ROOT / "csrc/include/hardsock.h").read_text()
+    stability = (ROOT / "docs/stability.md").read_text()
+    promised = c_reference.promise(stability)
+    found = c_reference.sections(header)
+    names = [p.name.rpartition(" ")[2] for s in found for p in s.parts]
+    assert len(promised.parts) > 10
+    assert promised.parts <= {section.title.partition(":")[0] for section in found}
+    assert len(promised.without) > 3
+    for pattern in promised.without:
+        assert any(fnmatchcase(name, pattern) for name in names), pattern
+    page = c_reference.page(header, stability)
+    entries = re.findall(r"^### .*", page, re.M)
+    marks = re.findall(r"^### .*\n\n\[(Stable|Provisional)\]\(\.\./stability\.md\)$", page, re.M)
+    assert len(marks) == len(entries)
+    assert set(marks) == {"Stable", "Provisional"}

@@ -8,16 +8,19 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from hardsock.__main__ import main
-from hardsock.demo import runner
+from hardsock.demo import measure, runner
 from hardsock.demo.scene import Bound, Outcome, Scene
 from hardsock.demo.scenes import SCENES, rst_storm
 from hardsock.lab import Namespace, Unavailable
 from hardsock.lab.servers.process import PeerMissing, find_program
 from support.require import need_module
+
+ROOT = Path(__file__).resolve().parents[2]
 
 PATIENCE = 30
 """Here other tests are busy at the same time; `make demo` alone holds it to its bounds."""
@@ -224,6 +227,21 @@ def test_times_may_be_longer_with_patience_and_nothing_else(
         with pytest.raises(SystemExit):
             main(["demo", "--patience", wrong])
         assert "--patience" in capsys.readouterr().err
+
+
+def test_no_limit_inside_of_a_scene_ends_before_that_of_its_column() -> None:
+    """Where a column has more time, as in the trial of a wheel, a busy machine may take it."""
+    trial = (ROOT / "packaging/try_wheel.py").read_text()
+    (patience,) = re.findall(r'"--patience",\s*"(\d+)"', trial)
+    assert measure.LIMIT > runner._COLUMN_LIMIT * int(patience)
+    waits = r"(?:\b(?:ns|namespace)\.(?:start|run)|run_in_namespace|\w\.wait|readable)\(.*\)"
+    found = [
+        f"{path.name}: {call}"
+        for path in (ROOT / "python/hardsock/demo").rglob("*.py")
+        for call in re.findall(waits, path.read_text())
+    ]
+    assert len(found) > 10
+    assert [call for call in found if "LIMIT" not in call] == []
 
 
 def raises(error: Exception) -> Callable[[], Outcome]:

@@ -46,6 +46,13 @@ class Browser:
                 self.problems.append(json.dumps(said["params"]["exceptionDetails"]))
             if said.get("method") == "Log.entryAdded":
                 self.problems.append(said["params"]["entry"]["text"])
+            if said.get("method") == "Runtime.consoleAPICalled":
+                self._take_console(said["params"])
+
+    def _take_console(self, said: dict[str, Any]) -> None:
+        if said["type"] in ("error", "warning", "assert"):
+            texts = [str(one.get("value", one.get("description"))) for one in said["args"]]
+            self.problems.append(f"console.{said['type']}: {' '.join(texts)}")
 
     def open(self, url: str, width: int, height: int) -> None:
         self.call(

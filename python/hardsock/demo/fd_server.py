@@ -17,12 +17,12 @@ import time
 from typing import Any, Protocol
 
 import hardsock as hs
+from hardsock.demo.measure import LIMIT
 from hardsock.lab import wait_until_blocked
 
 _LIMIT = 128
 _ROOM = 16
 _BACKLOG = 128
-_PATIENCE = 30.0
 
 _released = threading.Event()
 
@@ -39,7 +39,7 @@ class _Server(Protocol):
 
 class _Handler(socketserver.BaseRequestHandler):
     def handle(self) -> None:
-        _released.wait(_PATIENCE)
+        _released.wait(LIMIT)
         self.request.sendall(b"ok")
 
 
@@ -83,7 +83,7 @@ class _Hardsock:
     @staticmethod
     def _serve(conn: hs.Connection) -> None:
         with conn:
-            _released.wait(_PATIENCE)
+            _released.wait(LIMIT)
             conn.sendall(b"ok")
 
     def report(self) -> dict[str, int]:

@@ -6,6 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+LIMIT = 300.0
+"""Seconds for a part of a scene that is not what it measures: longer than the runner waits for all of it."""
+
 
 class Stopwatch:
     """Seconds since it was made; stands still once stopped."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 import hardsock as hs
-from hardsock.demo.measure import error_of, timed
+from hardsock.demo.measure import LIMIT, error_of, timed
 from hardsock.demo.scene import Bound, Outcome, Scene
 from hardsock.lab import BlackHole, run_in_namespace, use_dns
 
@@ -50,12 +50,12 @@ def _with_three_holes(by_hardsock: bool) -> tuple[str, float, int]:
 
 
 def _three_by_stdlib() -> Outcome:
-    error, seconds, _tried = run_in_namespace(_with_three_holes, False)
+    error, seconds, _tried = run_in_namespace(_with_three_holes, False, timeout=LIMIT)
     return Outcome(f"{error} after {seconds:.2f} s: the timeout counts per address")
 
 
 def _three_by_hardsock() -> Outcome:
-    error, seconds, tried = run_in_namespace(_with_three_holes, True)
+    error, seconds, tried = run_in_namespace(_with_three_holes, True, timeout=LIMIT)
     return Outcome(
         f"{error} after {seconds:.2f} s, {tried} addresses tried",
         {"return": seconds, "addresses tried": tried},

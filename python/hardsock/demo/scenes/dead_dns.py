@@ -7,7 +7,7 @@ import socket
 import time
 
 import hardsock as hs
-from hardsock.demo.measure import duration
+from hardsock.demo.measure import LIMIT, duration
 from hardsock.demo.scene import Bound, Outcome, Scene
 from hardsock.lab import DeadDNS, Namespace, inside, use_dns
 from hardsock.lab.namespaces import Running
@@ -15,7 +15,6 @@ from hardsock.lab.namespaces import Running
 _TIMEOUT = 0.5
 _SLACK = 0.1
 _EXIT_SLACK = 0.5
-_LIMIT = 12.0
 # The final dot keeps glibc from trying again below the machine's own domain.
 _ADDRESS = ("db.dead-dns.test.", 5432)
 
@@ -62,7 +61,7 @@ def _by_hardsock() -> None:
 def _times(process: Running) -> tuple[float, float]:
     """Seconds from the beginning of the call to its return, and to the end of the process."""
     times = process.wait_ready()
-    process.process.wait(_LIMIT)
+    process.process.wait(LIMIT)
     gone = time.monotonic()
     process.result()
     return times["end"] - times["begin"], gone - times["begin"]
@@ -71,12 +70,12 @@ def _times(process: Running) -> tuple[float, float]:
 def _stdlib() -> Outcome:
     with (
         Namespace() as ns,
-        ns.start(_serve) as server,
+        ns.start(_serve, timeout=LIMIT) as server,
     ):
         server.wait_ready()
         with (
-            ns.start(_by_socket, timeout=_LIMIT) as first,
-            ns.start(_by_asyncio, timeout=_LIMIT) as second,
+            ns.start(_by_socket, timeout=LIMIT) as first,
+            ns.start(_by_asyncio, timeout=LIMIT) as second,
         ):
             returned, gone = _times(first)
             asyncio_returned, asyncio_gone = _times(second)
@@ -87,9 +86,9 @@ def _stdlib() -> Outcome:
 
 
 def _hardsock() -> Outcome:
-    with Namespace() as ns, ns.start(_serve) as server:
+    with Namespace() as ns, ns.start(_serve, timeout=LIMIT) as server:
         server.wait_ready()
-        with ns.start(_by_hardsock, timeout=_LIMIT) as process:
+        with ns.start(_by_hardsock, timeout=LIMIT) as process:
             returned, gone = _times(process)
     return Outcome(
         f"returned after {duration(returned)}, process ended after {duration(gone)}",

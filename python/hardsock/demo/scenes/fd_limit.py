@@ -10,15 +10,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from hardsock.demo.measure import duration, timed
+from hardsock.demo.measure import LIMIT, duration, timed
 from hardsock.demo.scene import Bound, Outcome, Scene
 from hardsock.lab import run_threaded
 from hardsock.lab.waits import Deadline, poll_until, readable
 
 _CLIENTS = 64
 _HOLD = 3.0
-_ANSWER_LIMIT = 30.0
-_RECOVERY_LIMIT = 30.0
 
 
 class _ServerProcess:
@@ -33,7 +31,7 @@ class _ServerProcess:
         if question:
             self._process.stdin.write(question + "\n")
             self._process.stdin.flush()
-        if not readable(self._process.stdout.fileno(), _ANSWER_LIMIT):
+        if not readable(self._process.stdout.fileno(), LIMIT):
             raise TimeoutError(f"the server did not answer {question!r}")
         answer: dict[str, Any] = json.loads(self._process.stdout.readline())
         return answer
@@ -60,7 +58,7 @@ def _storm(port: int, opened: ExitStack) -> int:
 
     def visit(_index: int) -> bool:
         try:
-            sock = socket.create_connection(_address(port), timeout=_ANSWER_LIMIT)
+            sock = socket.create_connection(_address(port), timeout=LIMIT)
             opened.enter_context(sock)
             sock.settimeout(max(0.001, deadline.left()))
             return sock.recv(1) == b""
@@ -77,13 +75,13 @@ def _storm(port: int, opened: ExitStack) -> int:
 def _time_to_serve(port: int) -> float:
     """How long it takes until a new client is served; one that is turned away comes again."""
     with timed() as watch:
-        poll_until(lambda: _is_served(port), _RECOVERY_LIMIT)
+        poll_until(lambda: _is_served(port), LIMIT)
     return watch.seconds
 
 
 def _is_served(port: int) -> bool:
     try:
-        with socket.create_connection(_address(port), timeout=_RECOVERY_LIMIT) as sock:
+        with socket.create_connection(_address(port), timeout=LIMIT) as sock:
             return sock.recv(2) == b"ok"
     except ConnectionResetError:
         return False

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import hardsock as hs
+from hardsock.demo.measure import LIMIT
 from hardsock.demo.scene import Bound, Outcome, Scene
 from hardsock.lab import Call, Unavailable, run_in_namespace
 from hardsock.lab.endpoint import listen
@@ -20,7 +21,6 @@ _HEAD_END = b"\r\n\r\n"
 _BODY = b"No uploads here.\n".ljust(2000, b".")
 _REPLY = f"HTTP/1.1 413 Too Large\r\nContent-Length: {len(_BODY)}\r\n\r\n".encode() + _BODY
 _TIMEOUT = 20.0
-_LIMIT = 60.0
 
 _Address = tuple[str, int]
 
@@ -116,7 +116,7 @@ def _kernel_counts() -> dict[str, int]:
 def _storm(server: str, client: str) -> tuple[dict[str, int], str]:
     """What came of it, and how the resets are to be put."""
     try:
-        counts: dict[str, int] = run_in_namespace(_play, server, client, timeout=_LIMIT)
+        counts: dict[str, int] = run_in_namespace(_play, server, client, timeout=LIMIT)
     except Unavailable:
         counts = _play(server, client)
         counts["resets"] = counts["errors"]

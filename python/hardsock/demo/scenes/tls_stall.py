@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import hardsock as hs
-from hardsock.demo.measure import duration, timed
+from hardsock.demo.measure import LIMIT, duration, timed
 from hardsock.demo.scene import Bound, Outcome, Scene
 from hardsock.lab import Call, run_threaded
 from hardsock.lab.certificates import make_certificate
@@ -19,7 +19,6 @@ from hardsock.lab.endpoint import Address, connect_to, listen, shut
 _OTHERS = 19
 _HANDSHAKE_TIMEOUT = 2.0
 _PATIENCE = 4.0
-_LIMIT = 30.0
 _SLACK = 0.25
 _WORD = b"served"
 
@@ -86,7 +85,7 @@ def _stdlib() -> Outcome:
                 finally:
                     ended.append(True)
                     shut(listener)
-                blocked = serving.result(_LIMIT)
+                blocked = serving.result(LIMIT)
     return Outcome(
         f"{_text(waits)}; accept() blocked for {blocked:.1f} s, "
         f"settimeout({_HANDSHAKE_TIMEOUT:g}) notwithstanding"
@@ -101,7 +100,7 @@ def _serve_by_hardsock(listener: hs.Listener) -> None:
 
 
 def _time_until_cut(silent: socket.socket) -> None:
-    silent.settimeout(_LIMIT)
+    silent.settimeout(LIMIT)
     with contextlib.suppress(ConnectionResetError):
         if silent.recv(1) != b"":
             raise AssertionError("the server spoke first")

@@ -7,7 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from hardsock.demo.measure import duration
+from hardsock.demo.measure import LIMIT, duration
 from hardsock.demo.scene import Bound, Outcome, Scene
 from hardsock.lab import Namespace, Unavailable, inside
 from hardsock.tuning import TuningError, check, find_program
@@ -62,7 +62,7 @@ def _apply_and_revert(program: str) -> dict[str, float]:
 
 def _stdlib() -> Outcome:
     with Namespace() as namespace:
-        left = namespace.run(_write_by_hand)
+        left = namespace.run(_write_by_hand, timeout=LIMIT)
     return Outcome(f"three values written by hand, the last is refused: {left} stay changed")
 
 
@@ -76,7 +76,7 @@ def _hardsock() -> Outcome:
         raise Unavailable(str(exc)) from exc
     settings = sum(len(profile.settings) for profile in report.profiles)
     with Namespace() as namespace:
-        measured = namespace.run(_apply_and_revert, program)
+        measured = namespace.run(_apply_and_revert, program, timeout=LIMIT)
     return Outcome(
         f"check of this machine: {settings} settings, {len(report.drift)} differ, "
         f"{len(report.findings)} findings, {duration(took)}; {_PROFILE} in a namespace: "
