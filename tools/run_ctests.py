@@ -6,6 +6,7 @@ test that silently stops running is worse than one that fails.
 """
 
 import argparse
+import contextlib
 import os
 import re
 import shlex
@@ -56,6 +57,16 @@ def judge(name: str, status: int, output: str, seconds: float) -> Result:
     return Result(name, passed, failed, seconds, output, complaint)
 
 
+def kill_session(leader: int) -> None:
+    """Kill all of a session: each test that libcheck forks has a group of its own, and would keep the
+    pipe open."""
+    for found in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # Ended since.
+            session = found.read_text().rpartition(")")[2].split()[3]
+            if int(session) == leader:
+                os.kill(int(found.parent.name), signal.SIGKILL)
+
+
 def run(program: str, wrapper: list[str], limit: float) -> Result:
     start = time.monotonic()
     child = subprocess.Popen(
@@ -70,8 +81,7 @@ def run(program: str, wrapper: list[str], limit: float) -> Result:
         raw, _ = child.communicate(timeout=limit)
     except subprocess.TimeoutExpired:
         late = True
-        # The whole group: libcheck's forked tests would keep the pipe open.
-        os.killpg(child.pid, signal.SIGKILL)
+        kill_session(child.pid)
         raw, _ = child.communicate()
     seconds = time.monotonic() - start
     output = raw.decode(errors="replace")

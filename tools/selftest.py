@@ -3,6 +3,7 @@
 import ast
 import inspect
 import sys
+import tempfile
 import types
 import unittest
 
@@ -513,6 +514,14 @@ class RunCTests(unittest.TestCase):
         self.assertEqual((0, 1), self.judge(-11, ""))
         self.assertEqual((0, 1), self.judge(0, "100%: Checks: 0, Failures: 0, Errors: 0\n"))
         self.assertEqual((5, 1), self.judge(66, "100%: Checks: 5, Failures: 0, Errors: 0\n"))
+
+    def test_a_program_is_over_at_its_limit_with_all_that_it_forked(self):
+        program = "import os, time\nif os.fork() == 0: os.setpgid(0, 0)\ntime.sleep(600)"
+        with tempfile.NamedTemporaryFile("w", suffix=".py") as script:
+            script.write(program)
+            script.flush()
+            r = run_ctests.run(script.name, [sys.executable], 1.0)
+        self.assertEqual("still running after 1 s", r.complaint)
 
 
 if __name__ == "__main__":
