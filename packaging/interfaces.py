@@ -3,7 +3,8 @@
     interfaces.py diff      compare with the last tag's table (without a tag: with packaging/interfaces.txt);
                             1 if something was taken away that the changelog does not name
     interfaces.py record    write packaging/interfaces.txt: in the commit of a release, and at no other time
-    interfaces.py check     1 if packaging/interfaces.txt is not what this tree has
+    interfaces.py check     1 if this is a release and packaging/interfaces.txt is not what it has; between
+                            releases (HS_VERSION with .dev) the table is the last one's, and nothing is owed
 
 The table has a line for each public name of Python (with its parameters, or for a class its bases and
 members), of every module that docs/api.md lists, and the lines of tools/abi.txt for C. Lines that are
@@ -206,10 +207,14 @@ def untold(gone: list[str], after: list[str], told: str) -> list[str]:
     )
 
 
+def version_of(root: Path) -> str:
+    header = (root / "csrc/include/hardsock.h").read_text()
+    return str(re.findall(r'^#define HS_VERSION "([^"]*)"', header, re.MULTILINE)[0])
+
+
 def told_of(root: Path) -> str:
     """What users are told of changes: the section of the version that is to come, and the fragments."""
-    header = (root / "csrc/include/hardsock.h").read_text()
-    version = re.findall(r'^#define HS_VERSION "([^"]*)"', header, re.MULTILINE)[0]
+    version = version_of(root)
     text = (root / "CHANGELOG.md").read_text()
     heads = (f"\n## {version} ", "\n## Unreleased\n")
     section = "\n".join(text.partition(head)[2].partition("\n## ")[0] for head in heads)
@@ -240,14 +245,32 @@ def last_table() -> tuple[str, list[str]]:
     return "packaging/interfaces.txt: there is no tag", TABLE.read_text().splitlines()
 
 
+def check() -> int:
+    before, after = set(TABLE.read_text().splitlines()), set(now())
+    if before == after:
+        print("interfaces: recorded")
+        return 0
+    version = version_of(ROOT)
+    print(
+        f"interfaces: {TABLE.name} lacks {len(after - before)} lines of this tree, and has "
+        f"{len(before - after)} that are not of it"
+    )
+    if ".dev" in version:
+        print(
+            f"interfaces: this is {version}: nothing is owed before the commit of the release, "
+            "which runs interfaces.py record"
+        )
+        return 0
+    print(f"interfaces: this is {version}, a release: run interfaces.py record, and commit it")
+    return 1
+
+
 def main(argv: list[str]) -> int:
     if argv == ["record"]:
         TABLE.write_text("\n".join(now()) + "\n")
         return 0
     if argv == ["check"]:
-        same = TABLE.read_text().splitlines() == now()
-        print("interfaces: recorded" if same else "interfaces: interfaces.py record")
-        return 0 if same else 1
+        return check()
     if argv != ["diff"]:
         print(__doc__)
         return 2

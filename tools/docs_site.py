@@ -144,7 +144,8 @@ def show(tab: Browser, path: Path, width: int, height: int, scheme: str) -> None
 # is shown to those alone who do not see the page, in a box of a pixel.
 CUT_OFF = """
 (() => {
-  const found = [], width = window.innerWidth, walker = document.createTreeWalker(document.body, 4);
+  const found = [], width = document.documentElement.clientWidth;
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walker.nextNode()) {
     const text = walker.currentNode, range = document.createRange();
     if (!text.data.trim() || !text.parentElement.checkVisibility({visibilityProperty: true})) continue;
@@ -174,7 +175,8 @@ MISSING = """
 
 
 def judge(tab: Browser) -> Iterator[str]:
-    over = tab.ask("document.documentElement.scrollWidth - window.innerWidth")
+    # Not innerWidth: a phone's browser zooms out until what is too wide fits, and tells that width.
+    over = tab.ask("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     if over > 0:
         yield f"is {over} pixels wider than the window"
     for text in tab.ask(CUT_OFF):

@@ -15,6 +15,9 @@ sys.path += [str(ROOT / "tools"), str(ROOT / "docs")]
 import c_reference  # noqa: E402
 import docs_site  # noqa: E402
 
+from support.browser import browser  # noqa: E402
+from support.require import require  # noqa: E402
+
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
@@ -61,6 +64,40 @@ def test_a_site_that_was_not_built_is_no_site_without_faults(
 ) -> None:
     assert docs_site.links(tmp_path) == 1
     assert "make docs" in capsys.readouterr().out
+
+
+# ---- in a browser
+
+FAULTS = {
+    "text is cut off: 'much longer than its box'": '<p style="width: 4em; overflow: hidden; '
+    'white-space: nowrap">much longer than its box</p>',
+    "text is cut off: 'beyond the edge'": '<p style="position: absolute; left: 100%; top: 0">'
+    "beyond the edge</p>",
+    "is 300 pixels wider than the window": '<div style="width: 690px; position: absolute; left: 0">x</div>',
+    "picture is missing: none.png": '<img src="none.png" alt="none">',
+    "console.error: it is said": "<script>console.error('it is', 'said')</script>",
+}
+SOUND = """<h1>All</h1><img src="picture.svg" alt="" width="9"><pre style="overflow: auto">%s</pre>
+<span style="position: absolute; width: 1px; height: 1px; overflow: hidden">for readers of screens</span>
+<p style="overflow: hidden">It fits.</p>
+""" % ("what scrolls in itself " * 40)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_what_a_page_hides_or_lacks_is_found_in_the_browser(tmp_path: Path) -> None:
+    (tmp_path / "picture.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
+    page = tmp_path / "page.html"
+    begin = '<!DOCTYPE html><meta name="viewport" content="width=device-width"><body>' + SOUND
+    with require(browser()) as tab:
+        page.write_text(begin)
+        docs_site.show(tab, page, 390, 844, "light")
+        assert list(docs_site.judge(tab)) == []
+        for problem, fault in FAULTS.items():
+            page.write_text(begin + fault)
+            docs_site.show(tab, page, 390, 844, "light")
+            found = list(docs_site.judge(tab))
+            assert problem in found, fault
+            assert not any(one.startswith("text is cut off") for one in found if one != problem)
 
 
 # ---- the reference of the C library

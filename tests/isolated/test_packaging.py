@@ -375,7 +375,14 @@ def test_the_release_stops_where_something_was_taken_away(
     assert interfaces.main(["check"]) == 0
     with interfaces.TABLE.open("a") as table:
         table.write("python hardsock.was_there_once(a)\n")
+    monkeypatch.setattr(interfaces, "version_of", lambda _root: "0.1.0.dev0")
+    assert interfaces.main(["check"]) == 0
+    said = capsys.readouterr().out
+    assert "lacks 0 lines of this tree, and has 1 that are not of it" in said
+    assert "this is 0.1.0.dev0: nothing is owed before the commit of the release" in said
+    monkeypatch.setattr(interfaces, "version_of", lambda _root: "0.1.0")
     assert interfaces.main(["check"]) == 1
+    assert "0.1.0, a release: run interfaces.py record" in capsys.readouterr().out
     assert interfaces.main(["diff"]) == 1
     said = capsys.readouterr().out
     assert "- python hardsock.was_there_once(a)\n" in said
