@@ -17,6 +17,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import types
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,6 +138,17 @@ def stages(line: str) -> list[list[str]]:
     return found
 
 
+def module_of(name: str) -> types.ModuleType:
+    """The module, or a skip where the library that it adapts is not installed."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as exc:
+        if exc.name is None or exc.name.startswith("hardsock"):
+            raise
+        need_module(exc.name)
+        raise
+
+
 def names_that_are_missing(tree: ast.AST) -> list[str]:
     """What a program takes from hardsock and hardsock does not have."""
     missing = []
@@ -145,11 +157,11 @@ def names_that_are_missing(tree: ast.AST) -> list[str]:
         ".".join(alias.name.split(".")[:2])
         for node in imports
         for alias in node.names
-        if alias.name.startswith("hardsock.") and importlib.import_module(alias.name)
+        if alias.name.startswith("hardsock.") and module_of(alias.name)
     }
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "hardsock":
-            module = importlib.import_module(str(node.module))
+            module = module_of(str(node.module))
             for alias in node.names:
                 if not hasattr(module, alias.name):
                     try:

@@ -21,6 +21,7 @@ from hardsock.lab.endpoint import connect_to
 from hardsock.lab.namespaces import Namespace
 from hardsock.lab.threads import Call
 from hardsock.lab.waits import poll_until
+from hardsock.serving import handover
 from support.require import require
 from support.signals import wait_until_caught
 
@@ -70,6 +71,24 @@ def test_a_socket_goes_to_the_next_and_the_first_ends(path: Path) -> None:
                     assert poll_until(lambda: second.stats().handled == 5, 60)
     assert first.report is not None
     assert first.report.unaccepted in (0, None)
+
+
+def test_who_comes_as_soon_as_it_is_served_is_given_all(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be through before the thread that hands over has gone on."""
+
+    def served(*args: Any, **settings: Any) -> hs.Server:
+        server = hs.serve(*args, **settings)
+        with hs.take_over(path, timeout=60) as taken, taken.listen("web", LOCAL):
+            taken.ready()
+        return server
+
+    with hs.serve(echo, LOCAL, drain_timeout=30) as first:
+        monkeypatch.setattr(handover, "serve", served)
+        with hs.hand_over(path, {"web": first.listener}, then=first.stop) as given:
+            assert given.cancelled
+            assert first.wait(60)
 
 
 def test_one_who_is_not_ready_changes_nothing(path: Path) -> None:

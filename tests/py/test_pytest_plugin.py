@@ -18,6 +18,7 @@ import hardsock as hs
 from hardsock import _core
 from hardsock.lab.threads import run_threaded
 from hardsock.leaks.owners import KINDS, Finding, Owner, Owners
+from hardsock.leaks.tracer import Tracer
 from support.inner import alone
 from support.require import need_module
 
@@ -823,6 +824,18 @@ def test_a_leak_in_a_library_names_the_line_that_called_it(suite: pytest.Pyteste
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines(["*socket:*names_the_line_that_called_it.py:6 in test_leaks*"])
     result.stdout.fnmatch_lines(["*socket:*names_the_line_that_called_it.py:9 in test_leaks*"])
+
+
+def test_many_threads_open_files_while_they_are_traced() -> None:
+    """Without a GIL this ended the process. The oldest are forgotten."""
+    tracer = Tracer()
+
+    def opens(n: int) -> None:
+        for i in range(4000):
+            tracer._hear("open", (f"/{n}/{i}", "r", 0))
+
+    run_threaded(opens, 4)
+    assert len(tracer._files) == 4096
 
 
 def test_socket_of_the_standard_library_is_traced(pytester: pytest.Pytester) -> None:

@@ -47,6 +47,10 @@ class Tracer:
     def __init__(self, *, files: bool = True) -> None:
         self._sockets: dict[int, tuple[weakref.ref[Any], Trace]] = {}
         self._files: OrderedDict[str, Trace] = OrderedDict()
+        # Without a GIL an ordered dictionary that two threads change is destroyed. The same thread
+        # may come again: an object that is freed meanwhile may open something.
+        self._lock = threading.RLock()
+        renew_in_child(self, make=threading.RLock)
         self._with_files = files
         self._made: Callable[[], object] | None = None
 
@@ -68,7 +72,8 @@ class Tracer:
     def of(self, fd: int, target: str) -> Trace | None:
         """The latest that made descriptor *fd*, which the kernel calls *target*."""
         if not target.startswith("socket:"):
-            return self._files.get(target)
+            with self._lock:
+                return self._files.get(target)
         return self.of_sockets().get(fd)
 
     def of_sockets(self) -> dict[int, Trace]:
@@ -113,10 +118,12 @@ class Tracer:
         name = os.fsdecode(path)
         if not name.startswith("/"):
             name = os.path.abspath(name)
-        self._files[name] = _trace()
-        self._files.move_to_end(name)
-        while len(self._files) > _MAX_FILES:
-            self._files.popitem(last=False)
+        trace = _trace()
+        with self._lock:
+            self._files[name] = trace
+            self._files.move_to_end(name)
+            while len(self._files) > _MAX_FILES:
+                self._files.popitem(last=False)
 
 
 _lock = threading.Lock()

@@ -20,6 +20,7 @@ from typing import Any
 from hardsock._core import CancelToken, Connection, Listener
 from hardsock._errors import ConnectError, HardsockError, SocketError
 from hardsock.connecting.connect import connect
+from hardsock.listening.listen import listen
 from hardsock.serving.inherited import InheritedSockets, check_name
 from hardsock.serving.serve import serve
 
@@ -185,25 +186,25 @@ def hand_over(
         raise ValueError(f"listeners must be 1 to {_MOST}, got {len(listeners)}")
     for name in listeners:
         check_name(name)
-    giving = _Giving(listeners, then, timeout)
-    with serve(
-        giving, f"unix:{os.fspath(path)}", workers=1, drain_timeout=1.0, name="hardsock-hand-over",
-        unix_mode=0o600,
-    ) as server:  # fmt: skip
-        giving.leave = server.listener.close
-        yield giving.given
+    with listen(f"unix:{os.fspath(path)}", unix_mode=0o600) as listener:
+        giving = _Giving(listeners, then, listener.close, timeout)
+        with serve(giving, listener, workers=1, drain_timeout=1.0, name="hardsock-hand-over"):
+            yield giving.given
 
 
 class _Giving:
-    """The handler of the server that gives."""
-
-    leave: Callable[[], object]
+    """The handler of the server that gives: whole before that is served."""
 
     def __init__(
-        self, listeners: Mapping[str, Listener], then: Callable[[], object], timeout: float
+        self,
+        listeners: Mapping[str, Listener],
+        then: Callable[[], object],
+        leave: Callable[[], object],
+        timeout: float,
     ) -> None:
         self._listeners = dict(listeners)
         self._then = then
+        self._leave = leave
         self._timeout = timeout
         self._lock = threading.Lock()
         self.given = CancelToken(name="hand-over")
@@ -230,7 +231,7 @@ class _Giving:
         for listener in self._listeners.values():
             listener._hand_over()  # Before anybody closes them: paths are the other's.
         self._then()
-        self.leave()
+        self._leave()
 
 
 def _uid_of_peer(conn: Connection) -> int:
