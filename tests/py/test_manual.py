@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hardsock.cli.main import _make_parser
+from hardsock.cli.main import _make_parser, main
 from hardsock.lab.servers.process import find_program
 from support.require import available
 
@@ -170,3 +170,31 @@ def test_fish_completes_words(words: str, some: str, tmp_path: Path) -> None:
     )
     offered = [line.partition("\t")[0] for line in done.stdout.splitlines()]
     assert (done.stderr, some in offered) == ("", True), done.stdout
+
+
+def test_without_a_word_the_command_shows_what_there_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main([]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert all(f"    {name} " in shown.err for name in commands())
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [(["explian"], "explain"), (["lab", "rnu"], "run"), (["top", "--view", "poolz"], "pools")],
+)
+def test_of_a_word_that_it_does_not_know_it_asks_which_was_meant(
+    words: list[str], meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(words)
+    assert raised.value.code == 2
+    assert re.search(rf"meant? '?{meant}\b", capsys.readouterr().err)
+
+
+def test_of_a_word_like_no_other_it_asks_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["xyzzy"])
+    assert "mean" not in capsys.readouterr().err

@@ -29,7 +29,7 @@ from support.pki import make_authority  # noqa: E402
 
 LIBRARIES = ("ssl", "hardsock")
 CONNECTIONS = 20
-LIMIT_S = 60.0
+LIMIT_S = 600.0  # for one library in one case; a busy machine takes minutes for the handshakes of the herd
 PROBES = str(Path(__file__).with_name("probes.py"))
 
 

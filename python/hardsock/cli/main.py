@@ -7,14 +7,33 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any
 
 from hardsock import __version__
+
+
+class _Parser(argparse.ArgumentParser):
+    """Asks, of a word that is none of those it takes, which of them was meant."""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as exc:
+            near = get_close_matches(str(value), [str(one) for one in action.choices or ()], 1)
+            if near and "meant" not in exc.message:  # CPython 3.15 asks by itself
+                exc.message += f"; did you mean {near[0]}?"
+            raise
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; return its exit status. Wrong usage exits with status 2."""
     parser = _make_parser()
-    arguments = parser.parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    if not words:
+        parser.print_help(sys.stderr)
+        return 2
+    arguments = parser.parse_args(words)
     try:
         if arguments.command == "demo":
             from hardsock.demo import run
@@ -206,7 +225,7 @@ def _add_lab(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="hardsock",
         description="Sockets that cannot hang, cannot leak unseen, and say why they failed.",
     )
