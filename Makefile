@@ -270,7 +270,10 @@ tsan: ## C tests under the thread sanitizer
 
 # .venv/bin/python is a link to the real interpreter (bootstrap sees to that): preloading into a
 # shell wrapper would instrument the shell. Leaks of the interpreter itself are not ours to find.
-py-flavour = PYTHONPATH=$(CURDIR)/build/$(1)/$(PY_ABI) PYTHONMALLOC=malloc LD_PRELOAD=$$($(CC) -print-file-name=$(2).so)
+# The interpreter is no C++ program: without its library from the start the sanitizer does not find
+# how exceptions are thrown, and aborts where a module (matplotlib's) throws one.
+# What cannot hold below a sanitizer is left out: tests/support/sanitizers.py.
+py-flavour = PYTHONPATH=$(CURDIR)/build/$(1)/$(PY_ABI) PYTHONMALLOC=malloc LD_PRELOAD=$$($(CC) -print-file-name=$(2).so):$$($(CC) -print-file-name=libstdc++.so.6)
 
 # Those of the tool are left out: it is a program of its own, with sanitizers of its own (make -C tuning asan).
 # By a pattern: what pyproject.toml names as a place of tests is not ignored by its name.

@@ -16,6 +16,7 @@ import hardsock as hs
 from support.explained import pytest_assertrepr_compare as pytest_assertrepr_compare
 from support.measured import pytest_terminal_summary as pytest_terminal_summary
 from support.require import need_module
+from support.sanitizers import reason_to_skip
 
 if TYPE_CHECKING:
     from support.tls import Identities
@@ -43,6 +44,13 @@ def pytest_collection() -> Generator[None, object, object]:
         return (yield)
     finally:
         gc.enable()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what cannot hold below the sanitizer that is preloaded."""
+    for item in items:
+        if reason := reason_to_skip(item.nodeid):
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import subprocess
 import sys
 import textwrap
@@ -148,8 +147,6 @@ def test_process_that_ends_takes_objects_that_its_module_keeps() -> None:
 @pytest.mark.parametrize("uses", ["USES", "ONE_OF_EACH"])
 def test_interpreters_that_come_and_go_leave_no_memory(kind: str, uses: str) -> None:
     """An interpreter that stays is about 1 MB."""
-    if "libasan" in os.environ.get("LD_PRELOAD", ""):
-        pytest.skip("the address sanitizer keeps what is freed for a while")
     grown = run(
         f"""
         def pages():

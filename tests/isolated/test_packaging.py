@@ -23,6 +23,7 @@ import pytest
 
 import hardsock as hs
 from hardsock.lab import Unavailable
+from hardsock.lab.servers.process import clean_environment
 from support.require import available, need_module
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,7 +105,11 @@ def test_the_spec_parses_and_names_its_packages() -> None:
             raise Unavailable("rpmspec is not installed (Debian: rpm)")
     command = ["rpmspec", "-q", "--queryformat", "%{name} %{version}\\n"]
     done = subprocess.run(
-        [*command, PACKAGING / "hardsock.spec"], capture_output=True, text=True, timeout=120
+        [*command, PACKAGING / "hardsock.spec"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=clean_environment(),
     )
     assert (done.returncode, done.stderr) == (0, "")
     packages = ("hardsock", "python3-hardsock", "libhardsock", "libhardsock-devel", "hardsock-tune")

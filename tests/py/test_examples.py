@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from hardsock.lab.endpoint import connect_to
+from hardsock.lab.servers.process import clean_environment
 from support.require import Unavailable, available
 from support.signals import wait_until_caught
 from support.tls import Identities
@@ -144,7 +145,8 @@ def test_the_http_server_serves_curl(address: tuple[str, int]) -> None:
             raise Unavailable("curl is not installed")
     url = "http://{}:{}".format(*address)
     argv = ["curl", "-sS", "--fail", "--max-time", "20", "-d", "x=1", f"{url}/a", f"{url}/b"]
-    output = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    env = clean_environment()
+    output = subprocess.run(argv, capture_output=True, text=True, check=True, env=env).stdout
     assert output == "POST /a: 3 bytes, request 1\nPOST /b: 3 bytes, request 2\n"
 
 

@@ -178,7 +178,6 @@ def _growth(statement: str) -> tuple[int, int]:
     return int(kib), int(modules)
 
 
-@pytest.mark.skipif("LD_PRELOAD" in os.environ, reason="a sanitizer's memory is not ours")
 def test_import_takes_four_mib_at_most_and_less_than_what_it_stands_for() -> None:
     kib, modules = _growth("hardsock")
     other_kib, other_modules = _growth("ssl, asyncio")

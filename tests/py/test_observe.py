@@ -341,6 +341,10 @@ def test_fatal_signal_dumps_before_faulthandler(die: str, number: int) -> None:
         capture_output=True,
         text=True,
         check=False,
+        env={
+            **os.environ,
+            "ASAN_OPTIONS": "handle_segv=0",
+        },  # It would end the process its own way.
         preexec_fn=no_core,
     )
     assert done.returncode == -number

@@ -14,6 +14,7 @@ from typing import Any
 
 import websocket
 
+from hardsock.lab.servers.process import clean_environment
 from hardsock.lab.unavailable import Unavailable
 from hardsock.lab.waits import poll_until
 
@@ -90,7 +91,7 @@ def browser(timeout: float = 60) -> Iterator[Browser]:
                 "--no-proxy-server", "--remote-debugging-port=0", f"--user-data-dir={profile}",
                 "about:blank",
             ],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=clean_environment(),
         ) as process:  # fmt: skip
             try:
                 tab = Browser(_tab(Path(profile) / "DevToolsActivePort"), timeout)

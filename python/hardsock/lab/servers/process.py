@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -105,6 +106,11 @@ def clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
 
 
+def _environment_of(program: str) -> dict[str, str]:
+    """What a server starts with: a Python may import what was built for the sanitizer, and needs it."""
+    return dict(os.environ) if program == sys.executable else clean_environment()
+
+
 @contextlib.contextmanager
 def running(
     name: str,
@@ -130,7 +136,7 @@ def running(
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd=directory,
-            env=clean_environment(),
+            env=_environment_of(argv[0]),
             user=user,
             group=primary_group(user),
             extra_groups=None if user is None else [],
