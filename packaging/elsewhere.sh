@@ -90,6 +90,8 @@ made_of_debian() {
             dpkg-deb -x "$package" "$sysroot"
         done
     fi
+    # What is there hides the machine's, and what tests put over that one.
+    rm -f "$sysroot/etc/resolv.conf" "$sysroot/etc/hosts"
     pkgconfig=$sysroot/usr/lib/aarch64-linux-gnu/pkgconfig
     flags=-DMACHINE_SYS_PPOLL=$ppoll
     libraries=

@@ -90,6 +90,8 @@ def contents() -> str:
     parts = {c["name"]: c["version"] for c in json.loads(sbom.read_text())["components"]}
     running = hs.openssl_version().split()[1]
     assert running == parts["openssl"], f"runs OpenSSL {running}, its SBOM says {parts['openssl']}"
+    for page in ("man1/hardsock.1", "man8/hardsock-tune.8"):
+        assert any(f.as_posix().endswith(f"share/man/{page}") for f in files), f"no {page}"
     licenses = {f.name for f in files if f.parent.name == "licenses"}
     assert {"LICENSE", "openssl.txt", "libyaml.txt"} <= licenses, sorted(licenses)
     return ", ".join(f"{name} {version}" for name, version in parts.items())

@@ -128,42 +128,50 @@ def axe() -> str:
     return script.read_text()
 
 
-def show(tab: Browser, path: Path, width: int, height: int, scheme: str) -> None:
-    # A fragment alone would not load the page anew.
-    tab.call("Page.navigate", url="about:blank")
+def turn(tab: Browser, width: int, height: int, scheme: str) -> None:
+    """Show the page that is there in another window; its pictures may be others then."""
+    tab.resize(width, height)
     tab.call(
         "Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}]
     )
+    tab.wait_for("[...document.images].every(image => image.complete)")
+
+
+def show(tab: Browser, path: Path, width: int, height: int, scheme: str) -> None:
+    # A fragment alone would not load the page anew.
+    tab.call("Page.navigate", url="about:blank")
     tab.open(path.as_uri(), width, height)
     tab.wait_for(
         f"document.readyState == 'complete' && location.href == {json.dumps(path.as_uri())}"
     )
+    turn(tab, width, height, scheme)
 
 
 # Text whose box hides what does not fit, or that goes beyond the window where nothing scrolls; not what
 # is shown to those alone who do not see the page, in a box of a pixel.
 CUT_OFF = """
 (() => {
-  const found = [], width = document.documentElement.clientWidth;
+  const edges = new Map([[null, document.documentElement.clientWidth]]), found = [];
+  const edge_of = at => {
+    if (!edges.has(at)) {
+      const style = getComputedStyle(at), box = at.getBoundingClientRect();
+      let edge = edge_of(at.parentElement);
+      if (["hidden", "clip"].includes(style.overflowX)) edge = Math.min(edge, box.right);
+      if (["auto", "scroll"].includes(style.overflowX) || style.position == "fixed" || box.width <= 1)
+        edge = Infinity;
+      edges.set(at, edge);
+    }
+    return edges.get(at);
+  };
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  const range = document.createRange();
   while (walker.nextNode()) {
-    const text = walker.currentNode, range = document.createRange();
-    if (!text.data.trim() || !text.parentElement.checkVisibility({visibilityProperty: true})) continue;
+    const text = walker.currentNode, said = text.data.trim();
+    if (!said) continue;
     range.selectNodeContents(text);
     const box = range.getBoundingClientRect();
-    if (box.width < 1 || box.height < 1 || box.right <= 0) continue;
-    for (let at = text.parentElement, first = true; ; at = at.parentElement, first = false) {
-      const style = at && getComputedStyle(at);
-      if (at && ["auto", "scroll"].includes(style.overflowX)) break;
-      if (at && style.position == "fixed") break;
-      const edge = at ? at.getBoundingClientRect() : {right: width, width: width};
-      if (edge.width <= 1) break;
-      if ((!at || ["hidden", "clip"].includes(style.overflowX)) && box.right > edge.right + 1) {
-        found.push(text.data.trim().slice(0, 60));
-        break;
-      }
-      if (!at) break;
-    }
+    if (box.width < 1 || box.height < 1 || box.right <= edge_of(text.parentElement) + 1) continue;
+    if (text.parentElement.checkVisibility({visibilityProperty: true})) found.push(said.slice(0, 60));
   }
   return found;
 })()
@@ -242,9 +250,10 @@ def look(site: Path, names: list[str]) -> int:
     with browser(timeout=600) as tab:
         for path in pages:
             name = path.relative_to(site).as_posix()
+            show(tab, path, *WIDTHS[0], SCHEMES[0])
             for width, height in WIDTHS:
                 for scheme in SCHEMES:
-                    show(tab, path, width, height, scheme)
+                    turn(tab, width, height, scheme)
                     picture = PICTURES / f"{name.replace('/', '_')[:-5]}-{width}-{scheme}.png"
                     picture.parent.mkdir(parents=True, exist_ok=True)
                     tab.screenshot(picture)

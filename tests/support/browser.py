@@ -27,6 +27,7 @@ class Browser:
     def __init__(self, url: str, timeout: float) -> None:
         self._socket = websocket.create_connection(url, timeout=timeout, suppress_origin=True)
         self._number = 0
+        self._timeout = timeout
         self.problems: list[str] = []
         for domain in ("Page", "Runtime", "Log"):
             self.call(f"{domain}.enable")
@@ -55,11 +56,14 @@ class Browser:
             texts = [str(one.get("value", one.get("description"))) for one in said["args"]]
             self.problems.append(f"console.{said['type']}: {' '.join(texts)}")
 
-    def open(self, url: str, width: int, height: int) -> None:
+    def resize(self, width: int, height: int) -> None:
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width, height=height, deviceScaleFactor=1, mobile=width < 600,
         )  # fmt: skip
+
+    def open(self, url: str, width: int, height: int) -> None:
+        self.resize(width, height)
         self.call("Page.navigate", url=url)
 
     def ask(self, script: str) -> Any:
@@ -68,7 +72,7 @@ class Browser:
         )
 
     def wait_for(self, script: str) -> None:
-        assert poll_until(lambda: bool(self.ask(script)), 60), (script, self.problems)
+        assert poll_until(lambda: bool(self.ask(script)), self._timeout), (script, self.problems)
 
     def screenshot(self, path: Path) -> None:
         size = self.call("Page.getLayoutMetrics")["cssContentSize"]

@@ -212,7 +212,7 @@ def test_each_command_has_a_section_whose_example_runs(
     assert not into or done.stdout, "what is kept in a file is not empty"
 
 
-@pytest.mark.parametrize("shell", ["hardsock-tune.bash", "_hardsock-tune"])
+@pytest.mark.parametrize("shell", ["hardsock-tune", "_hardsock-tune"])
 def test_completions_know_every_command_and_option(shell: str) -> None:
     text = (TOP / "tuning/completion" / shell).read_text()
     for name in COMMANDS.split():
@@ -243,7 +243,7 @@ _hardsock_tune; printf '%s\\n' "${{COMPREPLY[@]}}"
 )
 def test_bash_completes_keys_profiles_and_words(words: str, some: str) -> None:
     script = COMPLETE.format(
-        file=TOP / "tuning/completion/hardsock-tune.bash", words=words, path=BINARY.parent
+        file=TOP / "tuning/completion/hardsock-tune", words=words, path=BINARY.parent
     )
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
     assert (done.stderr, some in done.stdout.split()) == ("", True), done.stdout
