@@ -181,7 +181,7 @@ def test_bad_input_is_wrong_usage(
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["explain"], ["explain", "a:1", "--timeout", "soon"], ["no-such-command"]]
+    "arguments", [["explain"], ["explain", "a:1", "--timeout", "soon"], ["no-such-command"]]
 )
 def test_bad_command_line_is_wrong_usage(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
