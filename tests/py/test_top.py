@@ -212,6 +212,18 @@ def test_process_that_is_not_there_is_exit_status_1(service: Service) -> None:
     assert "there is no process 4194303" in done.stderr
 
 
+@pytest.mark.parametrize(("words", "status"), [(["ps"], 0), (["top", "--once"], 1)])
+def test_where_nothing_can_be_inspected_it_says_how_to_change_that(
+    words: list[str],
+    status: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("hardsock.top.screen.processes", lambda: iter(()))
+    assert __main__.main(words) == status
+    assert "start one with HARDSOCK_INSPECT=1" in capsys.readouterr().err
+
+
 def test_wrong_usage_is_exit_status_2() -> None:
     for arguments in (["top", "x"], ["top", "--interval", "0"], ["ps", "--format", "xml"]):
         with pytest.raises(SystemExit) as caught:

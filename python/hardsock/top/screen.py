@@ -21,6 +21,7 @@ from hardsock.top import kernel
 from hardsock.top.processes import Inspector, command_of, processes, socket_of
 from hardsock.top.tables import VIEWS, View, fit, header, plain, site, table, text_or_dash, tsv
 
+_NONE = "no process can be inspected; start one with HARDSOCK_INSPECT=1"
 _KERNEL_NOTE = (
     "the kernel's view only: there is no inspect socket (HARDSOCK_INSPECT=1, or "
     "`hardsock attach` on Python 3.14)"
@@ -85,8 +86,7 @@ def choose(pid: int | None) -> Source | None:
             print(f"  {one.pid}  {plain(one.command)}", file=sys.stderr)
     else:
         print(
-            "hardsock top: no process can be inspected; start one with HARDSOCK_INSPECT=1, "
-            "or give a PID for the kernel's view",
+            f"hardsock top: {_NONE}, or give a PID for the kernel's view",
             file=sys.stderr,
         )
     return None
@@ -297,6 +297,8 @@ def ps(form: str) -> int:
     if form == "json":
         print(json.dumps(found))
         return 0
+    if not found:
+        print(f"hardsock ps: {_NONE}", file=sys.stderr)
     names = ("pid", "user", "connections", "descriptors", "limit", "command")
     if form == "text":
         print(f"{'PID':>8} {'USER':<10} {'CONNS':>6} {'FDS':>6} {'LIMIT':>7} COMMAND")
