@@ -48,10 +48,11 @@ class Rule:
 _HTTP = "requests|stdlib|botocore|aiohttp|openai|anthropic|httpcore"
 _WHO = r"(?P<who>[^\]]*?)-?(?:plain|tls)?-?(?:deadline|scope|cancel)?"
 _HTTPX = r"(?P<who>(?:sync|asyncio|uvloop|trio)-(?:httpx2?))"
+_SDK = "(?P<who>openai|anthropic).*"
+_TAKES = "(?P<who>pg8000|websocket-client|websockets|paramiko)"
 _WAYS = ("sync", "asyncio", "uvloop", "trio")
 _BOTH = ("plain", "TLS")
 _POOLED = ("silent", "drip", "queue")
-_REDIS = ("", ", cluster", ", Sentinel")
 _MANY = r"(?P<who>redis[-.]\w+, \w+)"
 RULES = (
     # The contract of HTTP libraries: http_contract.py.
@@ -87,16 +88,26 @@ RULES = (
         for what, path in (("silent", "/silent"), ("drip", "/drip"), ("redirect", "/redirect/drip"))
     ),
     Rule("httpx", "a_full_pool_is_waited_for", "queue", _HTTPX + "-.*", ends=ALL_ENDS),
-    Rule("httpx", "pauses_between_connect_retries", "pause", "", "httpcore", "cs", _BOTH),
+    Rule("httpx", "pauses_between_connect_retries", "pause", ".*", "httpcore"),
     Rule("httpx", "a_body_that_is_cut_is_an_error", "reset", _HTTPX + "-.*-/reset"),
     Rule("httpx", "a_body_that_is_cut_is_an_error", "truncated", _HTTPX + "-.*-/truncated"),
     Rule("httpx", "a_request_that_is_answered_early", "early answer", _HTTPX + "-.*"),
-    Rule("httpx", "a_body_that_is_streamed_later", "streamed body", _HTTPX + "-.*"),
+    *(
+        Rule(
+            "httpx",
+            f"a_body_that_is_streamed_later_obeys_{of}",
+            "streamed body",
+            _HTTPX + "-.*",
+            "",
+            end,
+        )
+        for of, end in (("the_total", "d"), ("the_time_of_the_scope", "s"), ("a_cancel", "c"))
+    ),
     Rule("httpx", "a_cancelled_call_never_hands_on", "reuse after cancel", _HTTPX + "-.*"),
-    Rule("llm_sdks", "the_total_bounds_", "streamed body", "(?P<who>.*)", ends="d"),
-    Rule("llm_sdks", "the_stop_button_ends_", "streamed body", "(?P<who>.*)", ends="c"),
-    Rule("llm_sdks", "the_pause_before_the_next_", "pause", "(?P<who>.*)", "", "s", _BOTH),
-    Rule("llm_sdks", "a_cancel_ends_the_pause_", "pause", "(?P<who>.*)", "", "c", _BOTH),
+    Rule("llm_sdks", "the_total_bounds_", "streamed body", _SDK, ends="d"),
+    Rule("llm_sdks", "the_stop_button_ends_", "streamed body", _SDK, ends="c"),
+    Rule("llm_sdks", "the_pause_before_the_next_", "pause", _SDK, ends="s"),
+    Rule("llm_sdks", "a_cancel_ends_the_pause_", "pause", _SDK, ends="c"),
     # Redis.
     *(
         Rule(module, function, what, parameters, adapter, "", transports)
@@ -141,6 +152,9 @@ RULES = (
         )
     ),
     Rule("redis_many", "the_pause_before_sentinel_is_asked", "pause", f".*{_MANY}.*"),
+    Rule(
+        *("redis_many", "the_pause_of_an_awaited_cluster", "pause", ".*", "redis.asyncio, cluster")
+    ),
     # Databases. Their clients have no limit of their own that is a total: the scope is the limit.
     *(
         Rule("psycopg", function, what, parameters, adapter, "", transports)
@@ -161,9 +175,17 @@ RULES = (
             ("a_pool_whose_server_stalls_ends", "drip", ".*drip.*", "psycopg_pool", ()),
             ("the_check_of_a_pool_ends", "pause", ".*", "psycopg_pool", ()),
             ("a_connection_of_the_pool_is", "reuse after cancel", ".*", "psycopg_pool", ()),
+            ("rows_of_a_connection_of_the_pool", "streamed body", ".*", "psycopg_pool", ()),
+            *(
+                ("a_connection_of_the_pool_that_breaks", w, f".*{w}.*", "psycopg_pool", ())
+                for w in BREAKS
+            ),
         )
     ),
-    Rule("asyncpg", "asyncpg_asks_a_real_database", "reuse after cancel", "", "asyncpg", "s"),
+    Rule("asyncpg", "a_statement_that_was_ended_leaves", "reuse after cancel", ".*", "asyncpg"),
+    Rule("asyncpg", "rows_that_are_streamed_end", "streamed body", ".*", "asyncpg"),
+    Rule("mariadb", "rows_that_are_streamed_end", "streamed body", "(?P<who>[a-z]*)-.*"),
+    Rule("mariadb", "rows_that_pymysql_streams_end", "streamed body", ".*", "PyMySQL"),
     Rule("databases", "connecting_ends", "black hole", ".*", "PyMySQL", "", _BOTH),
     Rule("databases", "a_dead_name_server_ends", "dead DNS", ".*", "PyMySQL", "", _BOTH),
     Rule("databases", "a_stalled_handshake_ends", "TLS stall", ".*", "PyMySQL", "", ("TLS",)),
@@ -173,20 +195,8 @@ RULES = (
         for tls, name in (("False", "plain"), ("True", "TLS"))
     ),
     *(
-        Rule(
-            "mariadb",
-            "an_awaited_statement_ends",
-            "silent",
-            f"(?P<who>aiomysql)-{tls}-.*",
-            "",
-            "",
-            (n,),
-        )
-        for tls, n in (("False", "plain"), ("True", "TLS"))
-    ),
-    *(
         Rule(f"{library}_waits", function, what, parameters, library, "", transports)
-        for library in ("asyncpg", "aiomysql")
+        for library in ("asyncpg", "aiomysql", "asyncmy")
         for function, what, parameters, transports in (
             *(("what_the_client_waits_for_ends", w, f".*{w}.*", ()) for w in _POOLED),
             *(("an_answer_to_the_client", w, f".*{w}.*", ()) for w in BREAKS),
@@ -216,7 +226,7 @@ RULES = (
         for what in ("silent", "drip")
     ),
     Rule("messaging", "a_handshake_with_a_broker", "TLS stall", ".*", "kombu", "", ("TLS",)),
-    Rule("messaging", "the_pauses_between_tries", "pause", ".*", "kombu", "", _BOTH),
+    Rule("messaging", "the_pauses_between_tries", "pause", ".*", "kombu"),
     Rule(
         "messaging",
         "connecting_to_a_broker_ends",
@@ -245,7 +255,22 @@ RULES = (
             ("a_handshake_with_a_broker_that", "TLS stall", ("TLS",)),
             ("sending_into_a_black_hole_ends", "black hole", _BOTH),
             ("a_dead_name_server_ends", "dead DNS", _BOTH),
-            ("the_pause_after_a_refusal", "pause", _BOTH),
+            ("the_pause_after_a_refusal", "pause", ()),
+        )
+    ),
+    *(Rule("celery", "a_broker_that_breaks_off", what, f"{what}-.*", "celery") for what in BREAKS),
+    # What is given a connection.
+    *(
+        Rule("given_waits", function, what, parameters, "", "", transports)
+        for function, what, parameters, transports in (
+            ("connecting_into_a_black_hole", "black hole", f"{_TAKES}-.*", _BOTH),
+            ("a_dead_name_server_ends", "dead DNS", f"{_TAKES}-.*", _BOTH),
+            ("a_stalled_handshake_ends", "TLS stall", f"{_TAKES}-.*", ("TLS",)),
+            *(
+                ("an_answer_that_does_not_come", w, f"{_TAKES}-.*{w}", ())
+                for w in ("silent", "drip")
+            ),
+            *(("an_answer_that_breaks_off", w, f"{_TAKES}-.*{w}", ()) for w in BREAKS),
         )
     ),
     # The other clients of the standard library.
@@ -265,6 +290,7 @@ RULES = (
             ("mail_and_ftp_into_a_black_hole", "black hole"),
         )
     ),
+    Rule("stdlib", "a_transfer_that_drips_ends", "streamed body", ".*", "ftp"),
     Rule(
         "stdlib",
         "a_stalled_handshake_with_a_mail",
@@ -276,43 +302,48 @@ RULES = (
     ),
 )
 
-LACKS = {
-    "http.client": ("queue", "pause", "redirect"),
-    "urllib.request": ("queue", "pause", "reuse after cancel"),
-    "PyMySQL": ("queue", "pause"),
-    "aiomysql": ("pause",),
-    "asyncpg": ("pause",),
-    "psycopg": ("queue", "pause"),
-    "aiohttp": ("pause",),
-    "aiohttp over hardsock's TLS": ("pause",),
-    "botocore": ("queue", "redirect"),
-    "httpcore": ("redirect",),
-    **{f"{way}-{one}": ("pause",) for way in _WAYS for one in ("httpx", "httpx2")},
-    **dict.fromkeys(("smtp", "pop", "imap", "ftp"), ("queue", "pause")),
-    **{
-        f"{client}, {kind}": ("queue",)
-        for client in ("redis-py", "redis.asyncio")
-        for kind in ("cluster", "Sentinel")
-    },
-    "paho-mqtt": ("silent", "drip", "queue", "pause"),
-    **dict.fromkeys(("kombu", "celery"), ("queue",)),
+_REDIS = [
+    f"{one}{kind}"
+    for one in ("redis-py", "redis.asyncio")
+    for kind in ("", ", cluster", ", Sentinel")
+]
+_LINES = ("smtp", "pop", "imap", "ftp")
+_BROKERS = ("kombu", "celery", "paho-mqtt")
+_GIVEN = ("pg8000", "websocket-client", "websockets", "paramiko")
+_OF_ONE = ("http.client", "urllib.request", "xmlrpc.client", "PyMySQL", "psycopg", *_LINES, *_GIVEN)
+_AWAITED_SQL = ("aiomysql", "asyncmy", "asyncpg")
+_NOT_HTTP = (
+    *_LINES,
+    *_BROKERS,
+    *_GIVEN,
+    *_REDIS,
+    *_AWAITED_SQL,
+    "PyMySQL",
+    "psycopg",
+    "psycopg_pool",
+)
+LACKS: dict[str, tuple[str, ...]] = {
+    "TLS stall": ("paramiko",),
+    "silent": ("paho-mqtt",),
+    "drip": ("paho-mqtt",),
+    "queue": (*_OF_ONE, *_BROKERS, "botocore", *(one for one in _REDIS if "," in one)),
+    "pause": (
+        *(*_OF_ONE, *_AWAITED_SQL, "paho-mqtt", "aiohttp", "aiohttp over hardsock's TLS"),
+        *(f"{way}-{one}" for way in _WAYS for one in ("httpx", "httpx2")),
+    ),
+    "early answer": _NOT_HTTP,
+    "redirect": (*_NOT_HTTP, "http.client", "xmlrpc.client", "botocore", "httpcore"),
+    "streamed body": (
+        *(*_REDIS, *_BROKERS, "smtp", "pop", "imap", "xmlrpc.client"),
+        *("pg8000", "websocket-client", "websockets"),
+    ),
+    "reuse after cancel": (
+        *(*_LINES, *_BROKERS, *_GIVEN, "PyMySQL", "aiomysql", "asyncmy", "urllib.request"),
+    ),
 }
-"""What a library has not, so that nothing of it can be tested."""
-
-for _not_http in (
-    *("aiomysql", "asyncpg", "ftp", "imap", "kombu", "paho-mqtt", "pop", "psycopg", "psycopg_pool"),
-    *("PyMySQL", "smtp"),
-    *(f"{client}{kind}" for client in ("redis-py", "redis.asyncio") for kind in _REDIS),
-):
-    LACKS[_not_http] = (*LACKS.get(_not_http, ()), "early answer", "redirect")
-for _closed in ("aiomysql", "ftp", "imap", "kombu", "paho-mqtt", "pop", "PyMySQL", "smtp"):
-    LACKS[_closed] = (*LACKS.get(_closed, ()), "reuse after cancel")
-for _whole in _REDIS:
-    for _client in ("redis-py", "redis.asyncio"):
-        LACKS[_client + _whole] = (*LACKS.get(_client + _whole, ()), "streamed body")
-
-UNSEEN = {"httpcore": ("queue",), "redis-py, cluster": ("pause",)}
-"""What a library has, and no adapter can reach."""
+"""Which libraries have nothing of it that could be tested."""
+UNSEEN = {"queue": ("httpcore",), "pause": ("redis-py, cluster",), "streamed body": ("paramiko",)}
+"""Which have it, where no adapter can reach."""
 
 Cells = dict[str, dict[str, dict[str, set[str]]]]  # adapter, what, transport: ends
 
@@ -368,9 +399,9 @@ def ends_of(found: set[str]) -> str:
 
 
 def cell(adapter: str, what: str, made: Cells) -> str:
-    if what in LACKS.get(adapter, ()):
+    if adapter in LACKS.get(what, ()):
         return "has none"
-    if what in UNSEEN.get(adapter, ()):
+    if adapter in UNSEEN.get(what, ()):
         return "not covered"
     found = made[adapter].get(what)
     if not found:
@@ -419,7 +450,7 @@ def main() -> int:
                 ):
                     if said != ALL_ENDS:
                         print(f"{adapter}: {what}: {said or 'nothing'}")
-            for what in BREAKS:
+            for what in ENDINGS:
                 said = cell(adapter, what, made)
                 if not said or "/" in said:
                     print(f"{adapter}: {what}: {said or 'nothing'}")

@@ -63,13 +63,20 @@ GROUPS = (
         oldest=("amqp==5.1.*", "setuptools<80"),
     ),
     Group("gunicorn", ("gunicorn",), ("test_gunicorn.py",), oldest=("setuptools<80",)),
-    Group("given", ("paramiko", "websockets", "websocket-client"), ("test_given_sockets.py",)),
+    Group(
+        *("given", ("paramiko", "pg8000", "websockets", "websocket-client")),
+        ("test_given_sockets.py", "test_given_waits.py"),
+    ),
     Group("celery", ("celery",), ("test_celery.py",), oldest=("setuptools<80",)),
     # By the event loop, and by a listener's socket.
     Group("aiohttp", ("aiohttp",), ("test_aiohttp.py", "test_aiohttp_web.py")),
     Group("asyncpg", ("asyncpg",), ("test_asyncpg.py", "test_asyncpg_waits.py")),
     Group(
-        *("mysql", ("aiomysql", "asyncmy"), ("test_mariadb.py", "test_aiomysql_waits.py")),
+        *(
+            "mysql",
+            ("aiomysql", "asyncmy"),
+            ("test_mariadb.py", "test_aiomysql_waits.py", "test_asyncmy_waits.py"),
+        ),
         ("PyMySQL",),
     ),
     Group(

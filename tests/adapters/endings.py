@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
 import hardsock as hs
+from hardsock.lab.peers import PeerScript
 from hardsock.lab.threads import IO_WAITS, Call
 
 SHORT = 0.25
@@ -15,6 +17,20 @@ LATE = 60.0
 QUEUE_WAITS = (*IO_WAITS, "futex")
 """A queue of the library's waits for a lock. So may a thread that is only busy, and then the cancel comes
 earlier: not for a wait on a peer, which would never have seen the client."""
+
+
+@contextlib.contextmanager
+def refusing(in_the_handshake: bool = False) -> Iterator[tuple[str, int]]:
+    """An address where nobody lets a client in: nobody listens, or who does hangs up on its hello."""
+    with contextlib.ExitStack() as opened:
+        if in_the_handshake:
+            script = [("recv", 1), ("close",)]
+            peer = opened.enter_context(PeerScript(script, check=False, connections=100))
+            yield peer.address
+        else:  # Bound, so that nobody else listens there.
+            bound = opened.enter_context(socket.socket())
+            bound.bind(("127.0.0.1", 0))
+            yield bound.getsockname()
 
 
 def causes(exc: BaseException | None) -> Iterator[BaseException]:

@@ -59,8 +59,8 @@ class Driver(Protocol):
     """What it raises when the peer breaks off."""
     lacks: frozenset[str]
     """What the library has not: ``"queue"`` (a pool with a limit), ``"retries"`` (after a 503 with
-    Retry-After), ``"redirects"``, ``"reuse"`` (of connections), ``"bound"`` (a body that is read after
-    the scope of its request still ends with that)."""
+    Retry-After), ``"redirects"``, ``"reuse"`` (of connections), ``"streams"`` (bodies that are read as
+    they come), ``"bound"`` (a body that is read after the scope of its request still ends with that)."""
 
     def client(
         self, total: float | None, ca: Path | None = None, retries: int = 0
@@ -74,6 +74,7 @@ _NEEDS = {
     "test_it_tries_again_while_there_is_time": {"retries"},
     "test_redirects_are_followed": {"redirects"},
     "test_a_redirect_to_a_drip_ends": {"redirects"},
+    "test_a_body_that_is_streamed_ends": {"streams"},
     "test_a_body_ends_with_the_scope_that_its_request_was_made_in": {"bound"},
     "test_a_connection_is_used_again": {"reuse"},
     "test_after_a_cancel_the_next_request_gets_its_own_answer": {"reuse"},

@@ -193,7 +193,8 @@ def test_the_queue_of_the_connector_ends(
             lambda: client.run(call(peer.url("/chunks"), peer.url("/ok?x"))),
             lambda: peer.wait_for("/chunks"),
         )
-        assert [path for path, _ in peer.seen] == ["/chunks"]
+        # A busy machine's deadline may come before it has asked at all.
+        assert [path for path, _ in peer.seen] in ([], ["/chunks"])
     nothing_open()
 
 

@@ -2,58 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable
-from typing import Any
-
-import aiomysql
-import pymysql
-
-import hardsock as hs
 from adapters.database_contract import *
-from adapters.http_contract import server_context
-from adapters.mysql_peer import GREETING_PACKET, MySQLPeer
-from support.tls import Identities
+from adapters.mysql_client import MySQLClient
 
-
-class Aiomysql:
-    """See `database_contract.Library`. Its only limit is of connecting, and not a total."""
-
-    ends = ("scope", "cancel")
-    port = 3306
-    until_tls = (("send", GREETING_PACKET), ("recv", 36))
-    broken = (pymysql.err.OperationalError,)
-    own_limit = asyncio.TimeoutError
-
-    def peer(self, ids: Identities) -> MySQLPeer:
-        return MySQLPeer(server_context(ids))
-
-    def _where(self, host: str, port: int, tls: Any) -> dict[str, Any]:
-        return {"host": host, "port": port, "user": "u", "password": "p", "ssl": tls}
-
-    @contextlib.asynccontextmanager
-    async def connected(
-        self, host: str, port: int, tls: Any, own: float | None = None
-    ) -> AsyncIterator[Any]:
-        conn = await aiomysql.connect(**self._where(host, port, tls))
-        try:
-            yield conn
-        finally:
-            conn.close()
-            await asyncio.sleep(0)
-
-    async def ask(self, conn: Any, what: str, own: float | None = None) -> object:
-        return await conn.query(what)
-
-    async def wait_for_a_place(
-        self, port: int, tls: Any, begin: Callable[[], hs.CancelToken], own: float | None
-    ) -> None:
-        where = self._where("127.0.0.1", port, tls)
-        async with aiomysql.create_pool(**where, minsize=1, maxsize=1) as pool:
-            async with pool.acquire():
-                with hs.scope(begin()):
-                    await pool.acquire()
-
-
-LIBRARY = Aiomysql()
+LIBRARY = MySQLClient("aiomysql", "pymysql.err")

@@ -238,10 +238,27 @@ def _aiomysql(server: Any) -> tuple[Any, Callable[[Any], Any], Callable[[Any], A
     return made, lambda conn: conn.query("SELECT 1"), lambda conn: conn.ensure_closed()
 
 
+def _aiohttp(server: HttpPeer) -> tuple[Any, Callable[[Any], Any], Callable[[Any], Any]]:
+    import aiohttp
+
+    async def made() -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(trust_env=False)
+
+    async def ask(session: aiohttp.ClientSession) -> bytes:
+        async with session.get(server.url("/ok?x")) as response:
+            return await response.read()
+
+    return made(), ask, lambda session: session.close()
+
+
 @pytest.mark.parametrize(
     ("library", "start", "parts"),
-    [("asyncpg", postgres, _asyncpg), ("aiomysql", mariadb, _aiomysql)],
-    ids=["asyncpg", "aiomysql"],
+    [
+        ("aiohttp", HttpPeer, _aiohttp),
+        ("asyncpg", postgres, _asyncpg),
+        ("aiomysql", mariadb, _aiomysql),
+    ],
+    ids=["aiohttp", "asyncpg", "aiomysql"],
 )
 def test_a_question_on_our_loop_waits_with_one_call_for_each_turn(
     library: str, start: Any, parts: Any, opened: ExitStack
@@ -269,3 +286,32 @@ def test_a_question_on_our_loop_waits_with_one_call_for_each_turn(
 
     # A turn that begins the task's step, one that waits, and a few more where the answer comes in pieces.
     at_most(hsloop.run(main()), send=1, recv=3, epoll_wait=3, getsockopt=1)
+
+
+def test_a_request_of_aiohttp_on_our_loop_makes_few_calls_more(opened: ExitStack) -> None:
+    """Of Python's and C's functions, than on asyncio's own loop."""
+    need_module("aiohttp")
+    server = opened.enter_context(HttpPeer())
+
+    async def main() -> int:
+        made, ask, close = _aiohttp(server)
+        session = await made
+        found = []
+        for _ in range(TRIES):
+            count = 0
+
+            def note(_frame: Any, event: str, _arg: Any) -> None:
+                nonlocal count
+                count += event in ("call", "c_call")
+
+            sys.setprofile(note)
+            try:
+                await ask(session)
+            finally:
+                sys.setprofile(None)
+            found.append(count)
+        await close(session)
+        return min(found)
+
+    plain, ours = asyncio.run(main()), hsloop.run(main())
+    assert ours - plain <= 8, (plain, ours)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import ssl
 import subprocess
 import sys
@@ -20,7 +19,7 @@ import pytest
 
 import hardsock as hs
 from adapters import celery_app
-from adapters.endings import SHORT, causes
+from adapters.endings import SHORT, causes, refusing
 from adapters.http_contract import nothing_open, server_context
 from hardsock.lab.blackhole import BlackHole
 from hardsock.lab.namespaces import Namespace
@@ -184,8 +183,11 @@ def test_sending_into_a_black_hole_ends(end: str) -> None:
     nothing_open()
 
 
+@pytest.mark.parametrize("transport", ["plain", "tls"])
 @pytest.mark.parametrize("end", ["scope", "cancel"])
-def test_the_pause_after_a_refusal_ends(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pause_after_a_refusal_ends(
+    end: str, transport: str, ids: Identities, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pausing = threading.Event()
 
     def pause(seconds: float) -> None:
@@ -193,21 +195,37 @@ def test_the_pause_after_a_refusal_ends(end: str, monkeypatch: pytest.MonkeyPatc
         time.sleep(seconds)
 
     monkeypatch.setattr(kombu.utils.functional, "sleep", pause)
-    with socket.socket() as refusing:  # Bound, so that nobody else listens there.
-        refusing.bind(("127.0.0.1", 0))
-        _the_pause_ends(end, refusing.getsockname(), pausing)
-    nothing_open()
 
-
-def _the_pause_ends(end: str, address: Any, pausing: threading.Event) -> None:
     def ready(_: object) -> None:
         assert pausing.wait(60)
 
-    with application(address) as app:
+    tls = transport == "tls"
+    with refusing(tls) as address, application(address, ids if tls else None) as app:
         policy = {"max_retries": 3, "interval_start": 300, "interval_max": 300}
         app.conf.task_publish_retry_policy = policy
         _sending_ends(app, end, ready, 60)  # less than the pause
     assert pausing.is_set()
+    nothing_open()
+
+
+@pytest.mark.parametrize("transport", ["plain", "tls"])
+@pytest.mark.parametrize("fault", ["reset", "truncated"])
+def test_a_broker_that_breaks_off_is_a_failure(fault: str, transport: str, ids: Identities) -> None:
+    half = ("send", b"\x01\x00\x00\x00\x00\x13\x88" + b"x" * 100)  # of 5,000 octets
+    script = [("recv", 8), half, ("rst",) if fault == "reset" else ("close",)]
+    tls = transport == "tls"
+    context = server_context(ids) if tls else None
+    with (
+        PeerScript(script, check=False, connections=100, tls=context) as peer,
+        application(peer.address, ids if tls else None) as app,
+        hs.timeout(_TIMEOUT),
+    ):
+        with pytest.raises(kombu.exceptions.OperationalError) as broken:
+            _send(app, "add", 1, 2, ignore_result=True)
+        found = causes(broken.value)
+        assert not any(isinstance(one, hs.DeadlineExceeded) for one in found)
+        del broken, found
+    nothing_open()
 
 
 def _dead_dns(end: str) -> bool:

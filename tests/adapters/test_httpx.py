@@ -16,11 +16,12 @@ from typing import Any
 import pytest
 
 import hardsock as hs
+from adapters.endings import refusing
 from adapters.http_peer import HttpPeer
 from adapters.web import Web
 from hardsock.lab.blackhole import BlackHole
 from hardsock.lab.namespaces import Namespace
-from hardsock.lab.threads import IO_WAITS, wait_until_blocked
+from hardsock.lab.threads import IO_WAITS, Call, wait_until_blocked
 from support.loops import RUNS
 from support.pki import CLIENT, make_authority
 from support.proxy import Proxy
@@ -194,18 +195,23 @@ def test_the_total_ends_whatever_the_server_does(way: Way, web: Web, path: str) 
     assert isinstance(error, way.library.TimeoutException), error
 
 
-@pytest.mark.parametrize("path", ["/silent", "/drip"])
+@pytest.mark.parametrize("path", ["/silent", "/drip", "/redirect/drip"])
 def test_the_scope_around_ends_it_as_itself(way: Way, web: Web, path: str) -> None:
+    scope = hs.timeout(SOON, name="mine")
     with at_once():
-        error = way.get(web.url(path), scope=hs.timeout(SOON, name="mine"), total=LATE)
+        error = way.get(web.url(path), scope=scope, total=LATE, follow_redirects=True)
     assert isinstance(error, hs.DeadlineExceeded), error
     assert error.reason == "mine"
 
 
-@pytest.mark.parametrize("path", ["/silent", "/drip", "/begun"])
+@pytest.mark.parametrize("path", ["/silent", "/drip", "/begun", "/redirect/drip"])
 def test_another_thread_cancels_it(way: Way, web: Web, path: str) -> None:
-    with at_once(), cancelled_when(web.arrived.acquire) as token:
-        error = way.get(web.url(path), scope=hs.scope(token), total=LATE)
+    def arrived() -> None:
+        for _ in range(2 if path.startswith("/redirect") else 1):
+            web.arrived.acquire()
+
+    with at_once(), cancelled_when(arrived) as token:
+        error = way.get(web.url(path), scope=hs.scope(token), total=LATE, follow_redirects=True)
     assert isinstance(error, hs.Cancelled), error
     assert error.reason == "the user pressed Stop"
 
@@ -218,7 +224,13 @@ def test_a_body_that_is_streamed_later_obeys_the_total(way: Way, web: Web) -> No
     assert isinstance(error, way.library.TimeoutException), error
 
 
-def test_a_body_that_is_streamed_later_obeys_the_scope_of_the_request(way: Way, web: Web) -> None:
+def test_a_body_that_is_streamed_later_obeys_the_time_of_the_scope(way: Way, web: Web) -> None:
+    with at_once():
+        error = way.stream(web.url("/drip"), scope=hs.timeout(SOON), on_piece=lambda: None)
+    assert isinstance(error, hs.DeadlineExceeded), error
+
+
+def test_a_body_that_is_streamed_later_obeys_a_cancel_of_the_request(way: Way, web: Web) -> None:
     begun = threading.Event()
     with at_once(), cancelled_when(begun.wait) as token:
         error = way.stream(web.url("/drip"), scope=hs.scope(token), on_piece=begun.set)
@@ -733,17 +745,41 @@ def test_an_awaited_pool_of_httpcore_takes_the_backend(
     Way("httpx", loop, files).run(main)
 
 
-def test_pauses_between_connect_retries_end_with_the_scope(files: Files) -> None:
+@pytest.mark.parametrize("tls", ["plain", "tls"])
+@pytest.mark.parametrize("end", ["scope", "cancel"])
+def test_pauses_between_connect_retries_end(end: str, tls: str, files: Files) -> None:
+    """Nobody listens, or who does hangs up in the handshake: httpcore tries again, ever more slowly."""
     need_module("httpcore")
     import httpcore
 
     from hardsock.adapters.httpcore import NetworkBackend
 
-    with Silent() as gone:
-        url = f"http://127.0.0.1:{gone.port}/"
-    with httpcore.ConnectionPool(network_backend=NetworkBackend(), retries=20) as pool:
-        with at_once(), pytest.raises(hs.DeadlineExceeded), hs.timeout(SOON):
-            pool.request("GET", url)
-        with at_once(), pytest.raises(hs.Cancelled), cancelled_when(once_blocked()) as token:
+    pausing = threading.Event()
+
+    class Told(NetworkBackend):
+        def sleep(self, seconds: float) -> None:
+            if seconds:
+                pausing.set()
+                seconds = LATE
+            super().sleep(seconds)
+
+    config = hs.TLSConfig(ca=files.ca, alpn=("http/1.1",))
+    with contextlib.ExitStack() as opened:
+        address = opened.enter_context(refusing(tls == "tls"))
+        scheme = "https" if tls == "tls" else "http"
+        token = hs.CancelToken()
+        backend = Told(tls=config)
+        pool = opened.enter_context(httpcore.ConnectionPool(network_backend=backend, retries=20))
+
+        def ask() -> None:
             with hs.scope(token):
-                pool.request("GET", url)
+                pool.request("GET", "{}://{}:{}/".format(scheme, *address))
+
+        with Call(ask) as asking:
+            assert pausing.wait(LATE)
+            if end == "cancel":
+                token.cancel("the user pressed Stop")
+            else:
+                token.set_timeout(SOON)
+            with pytest.raises(hs.Cancelled if end == "cancel" else hs.DeadlineExceeded):
+                asking.result(LATE / 2)  # less than the pause

@@ -81,6 +81,9 @@ def test_the_table_of_what_is_tested_is_what_the_tests_say() -> None:
     begin, end = "<!-- contract: begin -->", "<!-- contract: end -->"
     said = PAGE.partition(begin)[2].partition(end)[0]
     assert said.strip() == done.stdout.strip(), "run tools/adapter_contract.py --write"
+    assert "|  |" not in said, (
+        "a cell is empty: test it, or say in the tool what the library has not"
+    )
 
 
 @pytest.mark.parametrize("one", _known.ADAPTERS, ids=lambda one: one.library)

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 import hardsock as hs
+from adapters.http_contract import server_context
 from adapters.web import Web
 from hardsock.lab.threads import Call
 from support.require import need_module
+from support.tls import Identities
 
 pytestmark = pytest.mark.usefixtures("event_loops")
 
@@ -33,16 +35,24 @@ def sdk(request: pytest.FixtureRequest) -> str:
     return name
 
 
-@pytest.fixture
-def web() -> Iterator[Web]:
-    with Web() as server:
+class Api(Web):
+    """The server, and what its clients are made with to trust it."""
+
+    def __init__(self, ids: Identities | None) -> None:
+        super().__init__(tls=None if ids is None else server_context(ids))
+        self.trusted = None if ids is None else hs.TLSConfig(ca=ids.ca, alpn=("http/1.1",))
+
+
+@pytest.fixture(params=["plain", "tls"])
+def web(request: pytest.FixtureRequest, ids: Identities) -> Iterator[Api]:
+    with Api(ids if request.param == "tls" else None) as server:
         yield server
 
 
-def make(sdk: str, web: Web, *, awaited: bool = False, path: str = "", **settings: Any) -> Any:
+def make(sdk: str, web: Api, *, awaited: bool = False, path: str = "", **settings: Any) -> Any:
     adapter = importlib.import_module(f"hardsock.adapters.{sdk}")
     maker = adapter.async_client if awaited else adapter.client
-    return maker(api_key="none", base_url=web.url(path), **settings)
+    return maker(api_key="none", base_url=web.url(path), tls=web.trusted, **settings)
 
 
 MESSAGES = [{"role": "user", "content": "hello"}]
@@ -98,7 +108,7 @@ class Reader:
         return took
 
 
-def test_the_stop_button_ends_a_stream_in_its_middle(sdk: str, web: Web) -> None:
+def test_the_stop_button_ends_a_stream_in_its_middle(sdk: str, web: Api) -> None:
     reader = Reader()
     with make(sdk, web) as client:
         with hs.scope(reader.token):
@@ -112,7 +122,7 @@ def test_the_stop_button_ends_a_stream_in_its_middle(sdk: str, web: Web) -> None
     assert web.connections == 1, "it was not tried again"
 
 
-def test_the_stop_button_ends_an_awaited_stream_in_its_middle(sdk: str, web: Web) -> None:
+def test_the_stop_button_ends_an_awaited_stream_in_its_middle(sdk: str, web: Api) -> None:
     async def main() -> float:
         reader = Reader()
         async with make(sdk, web, awaited=True) as client:
@@ -129,7 +139,7 @@ def test_the_stop_button_ends_an_awaited_stream_in_its_middle(sdk: str, web: Web
     assert web.connections == 1
 
 
-def test_the_total_bounds_the_whole_stream(sdk: str, web: Web) -> None:
+def test_the_total_bounds_the_whole_stream(sdk: str, web: Api) -> None:
     began = time.monotonic()
     with make(sdk, web, total=SOON) as client:
         words = []
@@ -140,7 +150,7 @@ def test_the_total_bounds_the_whole_stream(sdk: str, web: Web) -> None:
     assert time.monotonic() - began < AT_ONCE
 
 
-def test_the_total_bounds_an_awaited_stream(sdk: str, web: Web) -> None:
+def test_the_total_bounds_an_awaited_stream(sdk: str, web: Api) -> None:
     async def main() -> None:
         async with make(sdk, web, awaited=True, total=SOON) as client:
             with pytest.raises(timeouts(sdk)):
@@ -152,7 +162,7 @@ def test_the_total_bounds_an_awaited_stream(sdk: str, web: Web) -> None:
     assert time.monotonic() - began < AT_ONCE
 
 
-def test_a_cancelled_request_is_neither_retried_nor_wrapped(sdk: str, web: Web) -> None:
+def test_a_cancelled_request_is_neither_retried_nor_wrapped(sdk: str, web: Api) -> None:
     library = importlib.import_module(sdk)
     token = hs.CancelToken()
 
@@ -170,7 +180,7 @@ def test_a_cancelled_request_is_neither_retried_nor_wrapped(sdk: str, web: Web) 
     assert len(web.requests) == 1
 
 
-def test_a_cancel_ends_the_pause_before_the_next_try(sdk: str, web: Web) -> None:
+def test_a_cancel_ends_the_pause_before_the_next_try(sdk: str, web: Api) -> None:
     token, pausing = hs.CancelToken(), threading.Event()
     with make(sdk, web, path="/busy", max_retries=2) as client:
         pause = client._sleep_for_retry
@@ -194,7 +204,7 @@ def test_a_cancel_ends_the_pause_before_the_next_try(sdk: str, web: Web) -> None
     assert len(web.requests) == 1, "it was not tried again"
 
 
-def test_a_cancel_ends_the_pause_before_the_next_awaited_try(sdk: str, web: Web) -> None:
+def test_a_cancel_ends_the_pause_before_the_next_awaited_try(sdk: str, web: Api) -> None:
     token, pausing = hs.CancelToken(), threading.Event()
 
     async def main() -> None:
@@ -217,7 +227,7 @@ def test_a_cancel_ends_the_pause_before_the_next_awaited_try(sdk: str, web: Web)
     assert len(web.requests) == 1, "it was not tried again"
 
 
-def test_the_pause_before_the_next_try_ends_with_the_scope(sdk: str, web: Web) -> None:
+def test_the_pause_before_the_next_try_ends_with_the_scope(sdk: str, web: Api) -> None:
     began = time.monotonic()
     with make(sdk, web, path="/silent", max_retries=50, total=0.05) as client:
         with pytest.raises(hs.DeadlineExceeded), hs.timeout(SOON):
@@ -226,7 +236,7 @@ def test_the_pause_before_the_next_try_ends_with_the_scope(sdk: str, web: Web) -
     assert web.requests
 
 
-def test_the_pause_before_the_next_awaited_try_ends_with_the_scope(sdk: str, web: Web) -> None:
+def test_the_pause_before_the_next_awaited_try_ends_with_the_scope(sdk: str, web: Api) -> None:
     async def main() -> None:
         async with make(
             sdk, web, awaited=True, path="/silent", max_retries=50, total=0.05

@@ -7,12 +7,13 @@ import contextlib
 import importlib
 import importlib.util
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pymysql
 import pytest
+from pymysql.cursors import SSCursor
 
 import hardsock as hs
 import hardsock.adapters.pymysql
@@ -28,6 +29,8 @@ from support.tls import Identities
 
 LATE = 60.0
 SLEEP = "SELECT SLEEP(60)"
+ROWS = "SELECT SLEEP(0.05), REPEAT('x', 100000) FROM seq_1_to_10000"
+"""A row now and then, each too large to wait for another one in the server's buffer."""
 _IF_INSTALLED = [one for one in ("asyncmy",) if importlib.util.find_spec(one) is not None]
 """It is built by a C compiler, where there is no wheel: no peer that CI must have."""
 
@@ -81,7 +84,77 @@ def test_pymysql_asks_and_its_statements_end(
     nothing_open()
 
 
+@contextlib.contextmanager
+def _begun(end: str) -> Iterator[tuple[hs.CancelToken, Callable[[], None]]]:
+    """A token, and what is called when there is something that it is to end."""
+    token = hs.CancelToken()
+    thread = threading.Timer(SHORT, token.cancel, ("stop button",))
+    try:
+        yield token, thread.start if end == "cancel" else lambda: token.set_timeout(SHORT)
+    finally:
+        if thread.ident is not None:
+            thread.join()
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("end", ["scope", "cancel"])
+def test_rows_that_pymysql_streams_end(
+    server: Server, ids: Identities, end: str, tls: bool
+) -> None:
+    settings: dict[str, Any] = {"ssl": {"ca": str(ids.ca)}} if tls else {"ssl_disabled": True}
+    settings |= {"host": "127.0.0.1", "port": server.port, "user": "root", "database": "mysql"}
+    with hs.timeout(LATE):
+        conn = hardsock.adapters.pymysql.connect(cursorclass=SSCursor, **settings)
+    cursor, kind = conn.cursor(), pymysql.err.Error if end == "scope" else hs.Cancelled
+    with _begun(end) as (token, begin), pytest.raises(kind) as ended, hs.scope(token):
+        cursor.execute(ROWS)
+        assert cursor.fetchone() is not None
+        begin()
+        while cursor.fetchone() is not None:
+            pass
+    wanted = hs.Cancelled if end == "cancel" else hs.DeadlineExceeded
+    assert any(isinstance(one, wanted) for one in causes(ended.value))
+    assert not conn.open
+    # PyMySQL's own cursor would read the rest when it is closed, of a connection that is lost, too.
+    conn._result.unbuffered_active = False
+    del ended
+    nothing_open()
+
+
 # ---- the event loop
+
+
+@pytest.mark.usefixtures("event_loops")
+@pytest.mark.parametrize("end", ["scope", "cancel"])
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("name", ["aiomysql", "asyncmy"])
+def test_rows_that_are_streamed_end(
+    server: Server, ids: Identities, name: str, tls: bool, end: str
+) -> None:
+    if name == "asyncmy":  # It is built by a C compiler where there is no wheel.
+        pytest.importorskip(name)
+    library = importlib.import_module(name)
+    streaming = importlib.import_module(f"{name}.cursors").SSCursor
+
+    async def main() -> None:
+        context = hs.ssl_context(ca=ids.ca) if tls else None
+        where: dict[str, Any] = {"host": "127.0.0.1", "port": server.port, "user": "root"}
+        with hs.timeout(LATE):
+            conn = await library.connect(password="", db="mysql", ssl=context, **where)
+        kind = hs.Cancelled if end == "cancel" else hs.DeadlineExceeded
+        with _begun(end) as (token, begin), pytest.raises(kind), hs.scope(token):
+            # Not left by its own way, which reads the rest, of a connection that is lost, too.
+            cursor = await conn.cursor(streaming).__aenter__()
+            await cursor.execute(ROWS)
+            assert await cursor.fetchone() is not None
+            begin()
+            while await cursor.fetchone() is not None:
+                pass
+        conn.close()
+        await asyncio.sleep(0)
+
+    hsloop.run(main())
+    assert hs.open_connections() == []
 
 
 def _sleeps(port: int) -> bool:

@@ -16,7 +16,7 @@ import paho.mqtt.client as mqtt
 import pytest
 
 import hardsock as hs
-from adapters.endings import SHORT, causes
+from adapters.endings import SHORT, causes, refusing
 from adapters.http_contract import nothing_open, server_context
 from adapters.http_peer import HttpPeer
 from hardsock.adapters.kombu import AMQPConnection, Connection, SSLTransport
@@ -198,26 +198,32 @@ def test_a_connect_into_a_black_hole_ends(end: str) -> None:
         nothing_open()
 
 
+@pytest.mark.parametrize("transport", ["plain", "tls"])
 @pytest.mark.parametrize("end", ["scope", "cancel"])
-def test_the_pauses_between_tries_to_connect_end(end: str) -> None:
-    with hs.listen(("127.0.0.1", 0)) as listener:
-        host, port = listener.address
-    broker = Connection(f"amqp://{host}:{port}//")
+def test_the_pauses_between_tries_to_connect_end(end: str, transport: str) -> None:
+    """Nobody listens, or who does hangs up in the handshake."""
     tried = threading.Event()
-    token = hs.CancelToken(SHORT if end == "scope" else None)
+    token = hs.CancelToken()
+    with refusing(transport == "tls") as address:
+        broker = _broker(address, ssl={"cert_reqs": ssl.CERT_NONE} if transport == "tls" else False)
 
-    def ensure() -> None:
-        with hs.scope(token):
-            broker.ensure_connection(lambda *_: tried.set(), interval_start=30, interval_max=30)
+        def ensure() -> None:
+            with hs.scope(token):
+                broker.ensure_connection(
+                    lambda *_: tried.set(), interval_start=300, interval_max=300
+                )
 
-    with Call(ensure) as running:
-        if end == "cancel":
+        with Call(ensure) as running:
             assert tried.wait(_TIMEOUT)
-            token.cancel("stop button")
-        with pytest.raises((kombu.exceptions.OperationalError, hs.Cancelled)) as ended:
-            running.result(20)
-        assert isinstance(ended.value, hs.Cancelled) == (end == "cancel")
-        del ended
+            if end == "cancel":
+                token.cancel("stop button")
+            else:
+                token.set_timeout(SHORT)
+            with pytest.raises((kombu.exceptions.OperationalError, hs.Cancelled)) as ended:
+                running.result(_TIMEOUT)  # less than the pause
+            assert isinstance(ended.value, hs.Cancelled) == (end == "cancel")
+            del ended
+        broker.release()
     nothing_open()
 
 

@@ -115,16 +115,16 @@ def test_in_a_transaction_it_can_be_rolled_back(server: Server, end: str) -> Non
             assert conn.execute("select 1").fetchone() == (1,)
 
 
+def _read_slowly(conn: Any) -> None:
+    rows = "copy (select pg_sleep(0.05) from generate_series(1, 1000)) to stdout"
+    with conn.cursor() as cursor, cursor.copy(rows) as copy:
+        for _ in copy:
+            pass
+
+
 def test_rows_that_come_slowly_are_cancelled(server: Server, end: str, transport: str) -> None:
-    slow_rows = "copy (select pg_sleep(0.05) from generate_series(1, 1000)) to stdout"
     with _connected(server, transport) as conn:
-
-        def read() -> None:
-            with conn.cursor() as cursor, cursor.copy(slow_rows) as copy:
-                for _ in copy:
-                    pass
-
-        _ends(end, read, psycopg.errors.QueryCanceled)
+        _ends(end, lambda: _read_slowly(conn), psycopg.errors.QueryCanceled)
 
 
 def test_a_black_hole_ends(end: str) -> None:
@@ -359,6 +359,34 @@ def test_a_connection_of_the_pool_is_given_again_after_a_cancel(
     with _pool(server.address, transport) as pool:
         with pool.connection(_PATIENT) as conn:
             _ends(end, lambda: conn.execute(SLOW), psycopg.errors.QueryCanceled)
+        with hs.timeout(_PATIENT), pool.connection() as conn:
+            assert conn.execute("select 41 + 1").fetchone() == (42,)
+
+
+@pytest.mark.parametrize("fault", ["reset", "truncated"])
+def test_a_connection_of_the_pool_that_breaks_off_is_made_anew(
+    fault: str, transport: str, ids: Identities
+) -> None:
+    with PostgresPeer(server_context(ids)) as peer:
+        with _pool(("127.0.0.1", peer.port), transport, kwargs={"autocommit": True}) as pool:
+            with pool.connection(_PATIENT) as conn:
+                with hs.timeout(_PATIENT), pytest.raises(psycopg.OperationalError) as broken:
+                    conn.execute(fault)
+                found = causes(broken.value)
+                assert not any(isinstance(one, hs.DeadlineExceeded) for one in found)
+            with hs.timeout(_PATIENT), pool.connection() as other:
+                assert other is not conn
+                assert other.execute("select").statusmessage == "SELECT 0"
+            assert peer.secured == (transport == "tls")
+    nothing_open()
+
+
+def test_rows_of_a_connection_of_the_pool_are_cancelled(
+    server: Server, end: str, transport: str
+) -> None:
+    with _pool(server.address, transport) as pool:
+        with pool.connection(_PATIENT) as conn:
+            _ends(end, lambda: _read_slowly(conn), psycopg.errors.QueryCanceled)
         with hs.timeout(_PATIENT), pool.connection() as conn:
             assert conn.execute("select 41 + 1").fetchone() == (42,)
 

@@ -9,6 +9,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -615,6 +616,51 @@ def test_the_pause_before_sentinel_is_asked_again_ends(
         address = listener.address
     _first_question_ends(kind, end, address, tls, (ConstantBackoff(600), 3))
     nothing_open()
+
+
+@pytest.mark.usefixtures("event_loops")
+def test_the_pause_of_an_awaited_cluster_that_is_down_ends(
+    end: str, nodes: list[Node], tls: Identities | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quarter of a second of redis-py's, here ten minutes, before it asks for the nodes again."""
+    pausing = threading.Event()
+
+    async def pause(_seconds: float) -> None:
+        pausing.set()
+        await asyncio.sleep(600)
+
+    theirs = redis.asyncio.cluster
+    monkeypatch.setattr(theirs, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": pause}))
+
+    async def main(scope: Callable[[], Any], total: float | None) -> None:
+        client = hardsock.adapters.redis.async_cluster(
+            _url(nodes[0].address, tls), **PATIENT, **trusting(tls)
+        )
+        try:
+            await client.initialize()
+            client.total = total
+            monkeypatch.setattr(theirs.ClusterNode, "execute_command", _is_down)
+            with scope():
+                await client.get("key")
+        finally:
+            await client.aclose()
+
+    token = hs.CancelToken()
+    scope = functools.partial(hs.scope, token)
+    with Call(lambda: asyncio.run(main(scope, SHORT if end == "deadline" else None))) as running:
+        if end != "deadline":  # That may come before, on a machine that stands still.
+            assert pausing.wait(60)
+            token.cancel("stop button") if end == "cancel" else token.set_timeout(SHORT)
+        kinds = (redis.exceptions.TimeoutError, hs.DeadlineExceeded)
+        with pytest.raises(hs.Cancelled if end == "cancel" else kinds) as ended:
+            running.result(60)
+    if end != "cancel":
+        assert any(isinstance(one, hs.DeadlineExceeded) for one in causes(ended.value))
+    nothing_open()
+
+
+async def _is_down(*_args: Any, **_settings: Any) -> None:
+    raise redis.exceptions.ClusterDownError("CLUSTERDOWN The cluster is down")
 
 
 def _dead_dns(kind: str, end: str) -> bool:

@@ -144,7 +144,65 @@ class OpenerDriver:
         yield OpenerClient(hardsock.adapters.http.opener(no_proxy, total=total, context=context))
 
 
-DRIVERS = [HttpDriver(), OpenerDriver()]
+class _Raw:
+    """A transport whose calls are answered by what came, whatever it is."""
+
+    def parse_response(self, response: Any) -> bytes:
+        return response.read()  # type: ignore[no-any-return]
+
+
+class _Transport(_Raw, hardsock.adapters.http.Transport):
+    pass
+
+
+class _SafeTransport(_Raw, hardsock.adapters.http.SafeTransport):
+    pass
+
+
+class RpcClient:
+    """A transport, as a ServerProxy uses it: each call posts, and reads the whole answer."""
+
+    def __init__(self, total: float | None, context: hs.SSLContext | None) -> None:
+        self._total, self._context = total, context
+        self.transport: Any = None
+
+    def _call(self, url: str, body: bytes) -> bytes:
+        parts = urlsplit(url)
+        if self.transport is None and parts.scheme == "https":
+            self.transport = _SafeTransport(total=self._total, context=self._context)
+        elif self.transport is None:
+            self.transport = _Transport(total=self._total)
+        where = parts.path + "?" + parts.query
+        return self.transport.request(parts.netloc, where, body)  # type: ignore[no-any-return]
+
+    def get(self, url: str) -> bytes:
+        return self._call(url, b"<methodCall/>")
+
+    def post(self, url: str, body: bytes) -> int:
+        try:
+            self._call(url, body)
+        except xmlrpc.client.ProtocolError as exc:
+            return exc.errcode
+        return 200
+
+
+class RpcDriver:
+    name = "xmlrpc.client"
+    timed_out = (hs.DeadlineExceeded,)
+    failed = (OSError, http.client.HTTPException)
+    lacks = frozenset({"queue", "retries", "redirects", "streams", "bound"})
+
+    @contextlib.contextmanager
+    def client(
+        self, total: float | None, ca: Path | None = None, retries: int = 0
+    ) -> Iterator[RpcClient]:
+        one = RpcClient(total, None if ca is None else hs.ssl_context(ca=ca))
+        yield one
+        if one.transport is not None:
+            one.transport.close()
+
+
+DRIVERS = [HttpDriver(), OpenerDriver(), RpcDriver()]
 keep_what_a_driver_has(globals())
 
 
@@ -574,17 +632,34 @@ def test_ftp_fetches_and_stores(tls: bool, ids: Identities) -> None:
     nothing_open()
 
 
-def test_a_transfer_that_drips_ends() -> None:
-    steps = [
-        ("say", b"220"),
-        ("hear", b"TYPE I"),
-        ("say", b"200"),
-        ("hear", b"PASV"),
-        ("data", b"x" * 5000, False, 0.01),
-    ]
-    with Dialog(steps) as server, _ftp(server.port) as ftp:
-        with hs.timeout(SHORT), pytest.raises(hs.DeadlineExceeded):
-            ftp.retrbinary("RETR x", lambda _: None)
+@pytest.mark.parametrize("ending", ["scope", "cancel"])
+@pytest.mark.parametrize("transport", ["plain", "tls"])
+def test_a_transfer_that_drips_ends(ending: str, transport: str, ids: Identities) -> None:
+    tls, arrived = transport == "tls", threading.Event()
+    prot = [("hear", b"PBSZ 0"), ("say", b"200 ok"), ("hear", b"PROT P"), ("say", b"200 ok")]
+    steps = [("say", b"220"), *([*_TLS_ASKED, *prot] if tls else [])]
+    steps += [("hear", b"TYPE I"), ("say", b"200"), ("hear", b"PASV")]
+    steps += [("data", b"x" * 5000, tls, 0.01)]
+    token = hs.CancelToken()
+    with Dialog(steps, server_context(ids)) as server:
+        with _ftp(server.port, hs.ssl_context(ca=ids.ca) if tls else None) as ftp:
+            if tls:
+                ftp.auth()
+                ftp.prot_p()
+
+            def fetch() -> None:
+                with hs.scope(token):
+                    ftp.retrbinary("RETR x", lambda _: arrived.set())
+
+            with Call(fetch) as call:
+                assert arrived.wait(60)
+                if ending == "scope":
+                    token.set_timeout(SHORT)
+                else:
+                    token.cancel("stop")
+                kind = hs.Cancelled if ending == "cancel" else hs.DeadlineExceeded
+                with pytest.raises(kind):
+                    call.result(20)
     nothing_open()
 
 
