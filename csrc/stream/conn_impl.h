@@ -57,8 +57,9 @@ enum { USER_NONE, USER_CALL, USER_VISIT };
 /* Members of structures below are in an order that leaves no holes: there may be ten thousands. */
 struct direction {
     atomic_uchar user;
-    atomic_bool late; /* a turn was over before what it was for */
-    atomic_bool asks; /* the kernel, or has been told and not noted it yet: see resets.c */
+    atomic_bool late;    /* a turn was over before what it was for */
+    atomic_bool asks;    /* the kernel, or has been told and not noted it yet: see resets.c */
+    uint8_t waits_first; /* of HS_DIR_IN: calls that are to wait before they try; as `drained` */
     _Atomic hs_err poison;
     _Atomic int64_t deadline_ns;
     _Atomic int64_t last_ns;

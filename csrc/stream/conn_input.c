@@ -16,6 +16,8 @@
 
 #define READ_MIN 16384U
 #define READ_MAX 262144U
+/* Calls that wait before they try, after one that has tried in vain. */
+#define WAITS_FIRST 16
 
 /* Returns the time. */
 int64_t
@@ -94,22 +96,40 @@ came(struct hs_conn *c, hs_err rv, size_t n, struct hs_error *err, size_t *ret_n
 static bool
 has_nothing(struct hs_conn *c, const struct hs_op *op)
 {
-    int64_t deadline = hs_min_ns(op->deadline_ns, atomic_load(&c->dirs[HS_DIR_IN].deadline_ns));
-
-    return c->drained && c->tls == NULL && op->stepping && op->loop_waiter != NULL &&
-           deadline != HS_TRY_ONCE &&
+    return op->loop_waiter != NULL &&
            hs_loop_waiter_hears(op->loop_waiter, hs_fd_number(&c->fd), c->fd.id);
+}
+
+/* A thread knows only what the last calls have met: where an answer takes longer than the way here,
+ * a try before the wait is in vain. Whether it still does is tried now and then. */
+static bool
+expects_nothing(struct hs_conn *c)
+{
+    struct direction *in = &c->dirs[HS_DIR_IN];
+
+    if (in->waits_first == 0)
+        return false;
+    in->waits_first--;
+    return true;
 }
 
 static hs_err
 ask_or_wait(struct hs_conn *c, const struct hs_op *op, uint8_t *buf, size_t len, int flags,
             struct hs_error *err, short *want, size_t *ret_n)
 {
-    if (!has_nothing(c, op))
-        return hs_ask_recv(c, buf, len, flags, err, want, ret_n);
-    c->drained = false; /* Once: who is told tries. */
-    *want = POLLIN;
-    return HS_WANT;
+    int64_t deadline = hs_min_ns(op->deadline_ns, atomic_load(&c->dirs[HS_DIR_IN].deadline_ns));
+    bool drained = c->drained && c->tls == NULL && deadline != HS_TRY_ONCE;
+    hs_err rv;
+
+    if (drained && (op->stepping ? has_nothing(c, op) : expects_nothing(c))) {
+        c->drained = false; /* Once: who is told tries. */
+        *want = POLLIN;
+        return HS_WANT;
+    }
+    rv = hs_ask_recv(c, buf, len, flags, err, want, ret_n);
+    if (rv == HS_WANT && drained && !op->stepping)
+        c->dirs[HS_DIR_IN].waits_first = WAITS_FIRST;
+    return rv;
 }
 
 hs_err

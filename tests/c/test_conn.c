@@ -54,6 +54,60 @@ START_TEST(recv_gives_what_is_there_and_then_the_end)
 }
 END_TEST
 
+/* Seen by what is counted as a wait. */
+static uint64_t
+waits_of_recv(struct hs_conn *c, int peer)
+{
+    struct pollfd here = {.fd = hs_conn_fileno(c), .events = POLLIN};
+    struct hs_conn_row row;
+    uint64_t before;
+    char buf[2]; /* With room left, so that all is known to be taken. */
+
+    hs_conn_describe(c, &row);
+    before = row.reading.count;
+    put(peer, "x", 1);
+    ck_assert_int_eq(1, poll(&here, 1, 30000));
+    ck_assert_uint_eq(recv_some(c, buf, sizeof(buf), 0), 1);
+    hs_conn_describe(c, &row);
+    return row.reading.count - before;
+}
+
+START_TEST(who_has_tried_in_vain_waits_first_the_next_times)
+{
+    struct pair p = pair_tcp();
+    struct hs_op op = op_in(5 * MS);
+    uint8_t buf[16];
+    size_t n;
+
+    for (int i = 0; i < 3; i++)
+        ck_assert_uint_eq(0, waits_of_recv(p.c, p.peer)); /* What is here is tried for. */
+    ASSERT_ERR(HS_E_DEADLINE, DONE(hs_conn_recv(p.c, &op, buf, sizeof(buf), 0, fresh(), &n)));
+    ck_assert_uint_eq(0, waits_of_recv(p.c, p.peer));
+    for (int i = 0; i < 16; i++)
+        ck_assert_uint_eq(1, waits_of_recv(p.c, p.peer));
+    for (int i = 0; i < 3; i++)
+        ck_assert_uint_eq(0, waits_of_recv(p.c, p.peer)); /* It was tried again, and was here. */
+    pair_free(&p);
+}
+END_TEST
+
+START_TEST(who_may_not_wait_tries_also_after_one_in_vain)
+{
+    struct pair p = pair_tcp();
+    struct hs_op op = op_in(5 * MS), once = HS_OP_INIT(HS_TRY_ONCE, NULL);
+    uint8_t buf[16];
+    size_t n = 777;
+
+    ck_assert_uint_eq(0, waits_of_recv(p.c, p.peer));
+    ASSERT_ERR(HS_E_DEADLINE, DONE(hs_conn_recv(p.c, &op, buf, sizeof(buf), 0, fresh(), &n)));
+    ck_assert_uint_eq(0, waits_of_recv(p.c, p.peer));
+    put(p.peer, "yz", 2);
+    ASSERT_OK(DONE(hs_conn_recv(p.c, &once, buf, sizeof(buf), 0, fresh(), &n)));
+    ck_assert_uint_eq(2, n);
+    pair_free(&p);
+}
+END_TEST
+
 START_TEST(recv_ends_by_its_deadline_and_may_be_tried_again)
 {
     struct pair p = pair_unix();
@@ -653,6 +707,8 @@ main(void)
     TCase *tc = case_new("conn");
 
     tcase_add_test(tc, recv_gives_what_is_there_and_then_the_end);
+    tcase_add_test(tc, who_has_tried_in_vain_waits_first_the_next_times);
+    tcase_add_test(tc, who_may_not_wait_tries_also_after_one_in_vain);
     tcase_add_test(tc, recv_ends_by_its_deadline_and_may_be_tried_again);
     tcase_add_test(tc, a_passed_deadline_and_an_ended_token_stop_before_the_first_byte);
     tcase_add_test(tc, recv_exactly_collects_a_drip);
