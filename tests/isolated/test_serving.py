@@ -169,7 +169,7 @@ def need_allocations_that_fail_here_only() -> None:
 
 
 TAKEN_WITHOUT_MEMORY = """
-import asyncio, logging, socket, threading
+import asyncio, logging, socket, sys, threading
 from _testcapi import remove_mem_hooks, set_nomemory
 from hardsock import aio
 from hardsock.lab.threads import IO_WAITS, wait_until_blocked
@@ -196,11 +196,14 @@ def batch(listener):
 
 def take(server, conns, nth):
     "With the nth allocation failing: none may be left over, and at most one given up."
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1000)  # No worker runs until that is over: it would be hit instead.
     set_nomemory(nth, nth + 1)
     try:
         server._take(conns)
     finally:
         remove_mem_hooks()
+        sys.setswitchinterval(interval)
     assert conns == [], nth
 
 def answer_of(client):

@@ -168,7 +168,14 @@ def test_resets_are_counted_by_the_clients_where_there_are_no_namespaces(
 
     monkeypatch.setattr(rst_storm, "run_in_namespace", refuse)
 
-    assert "50 resets seen by the clients" in rst_storm.SCENE.stdlib().text
+    text = rst_storm.SCENE.stdlib().text
+    found = re.fullmatch(
+        r"close\(\): (\d+) of 50 answers arrive, .*; (\d+) resets seen by the clients", text
+    )
+    assert found is not None, text
+    arrived, resets = map(int, found.groups())
+    assert arrived + resets == 50  # On a busy machine a client may read before it is reset.
+    assert resets > 0
     outcome = rst_storm.SCENE.hardsock()
     assert [] == rst_storm.SCENE.missed(outcome, PATIENCE), outcome
 

@@ -61,7 +61,7 @@ def test_a_child_does_not_wait_for_a_thread_that_it_has_not(
     with owner._lock:  # As another thread may have it.
         pid = os.fork()
         if pid == 0:
-            signal.alarm(20)
+            signal.alarm(60)
             try:
                 with owner._lock:
                     pass

@@ -68,8 +68,8 @@ def vanish(driver: str, folder: str | None, who_notices: str) -> dict[str, Any]:
     settings = few_workers(driver, 3 * EACH, max_connections=60)
     times = http1.GENEROUS
     if who_notices == "the server":
-        times = http1.Times(head=1.0, body=1.0, answer=1.0)
-        settings["idle_timeout"] = 1.0
+        times = http1.Times(head=3.0, body=3.0, answer=3.0)
+        settings["idle_timeout"] = 3.0
     else:  # Nothing is due in the program: only the kernel can know.
         times = http1.Times(head=600.0, body=600.0, answer=600.0)
         settings["options"] = hs.SocketOptions(dead_after=2.0)
