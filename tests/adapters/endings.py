@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,8 @@ def refusing(in_the_handshake: bool = False) -> Iterator[tuple[str, int]]:
         if in_the_handshake:
             script = [("recv", 1), ("close",)]
             peer = opened.enter_context(PeerScript(script, check=False, connections=100))
-            yield peer.address
+            address: Any = peer.address
+            yield address
         else:  # Bound, so that nobody else listens there.
             bound = opened.enter_context(socket.socket())
             bound.bind(("127.0.0.1", 0))

@@ -247,7 +247,7 @@ def _aiohttp(server: HttpPeer) -> tuple[Any, Callable[[Any], Any], Callable[[Any
 
     async def ask(session: aiohttp.ClientSession) -> bytes:
         async with session.get(server.url("/ok?x")) as response:
-            return await response.read()
+            return bytes(await response.read())
 
     return made(), ask, lambda session: session.close()
 

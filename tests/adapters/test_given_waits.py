@@ -41,6 +41,11 @@ class Where:
         return hs.connect((self.host, self.port), timeout=self.own or 600, **settings)
 
 
+def _at(address: Any, ids: Identities | None = None) -> Where:
+    host, port = address
+    return Where(host, port, ids)
+
+
 @contextlib.contextmanager
 def _pg8000(where: Where) -> Iterator[Any]:
     library: Any = importlib.import_module("pg8000.native")
@@ -49,8 +54,11 @@ def _pg8000(where: Where) -> Iterator[Any]:
         database = library.Connection(
             "u", host=where.host, password="p", sock=sock, ssl_context=tls or False
         )
-        yield database
-        database.close()  # Its goodbye: to nobody, where the connection was lost.
+        try:
+            yield database
+        finally:
+            with contextlib.suppress(Exception):
+                database.close()
 
 
 @contextlib.contextmanager
@@ -144,7 +152,7 @@ def _ends(name: str, end: str, where: Where, when: Callable[[], object] | None =
 @pytest.mark.parametrize("name", LIBRARIES)
 def test_connecting_into_a_black_hole_ends(name: str, end: str) -> None:
     with BlackHole() as hole:
-        _ends(name, end, Where(*hole.address))
+        _ends(name, end, _at(hole.address))
 
 
 def dead_dns(name: str, end: str) -> bool:
@@ -172,7 +180,7 @@ def test_a_stalled_handshake_ends(name: str, end: str, ids: Identities) -> None:
     script = [*UNTIL_TLS.get(name, []), ("recv", 1), ("stall",)]
     with PeerScript(script, check=False) as peer:
         heard = len(script) - 1
-        _ends(name, end, Where(*peer.address, ids), lambda: peer.wait_steps(heard, 60))
+        _ends(name, end, _at(peer.address, ids), lambda: peer.wait_steps(heard, 60))
 
 
 @pytest.mark.parametrize("fault", ["silent", "drip"])
@@ -194,9 +202,12 @@ def test_an_answer_that_does_not_come_ends(
     script = [("recv", 1), ("stall",) if fault == "silent" else drip]
     context = None if tls is None else server_context(ids)
     with PeerScript(script, check=False, tls=context) as scripted:
-        _ends(name, end, Where(*scripted.address, tls), lambda: scripted.wait_steps(1, 60))
+        _ends(name, end, _at(scripted.address, tls), lambda: scripted.wait_steps(1, 60))
 
 
+@pytest.mark.filterwarnings(  # pg8000's goodbye, which nobody gets, stays in a file: that is told.
+    "ignore:Exception ignored in. <function ConnectionFile.__del__:pytest.PytestUnraisableExceptionWarning"
+)
 @pytest.mark.parametrize("fault", ["reset", "truncated"])
 @pytest.mark.parametrize(("name", "transport"), PLACES)
 def test_an_answer_that_breaks_off_is_an_error(
@@ -212,7 +223,7 @@ def test_an_answer_that_breaks_off_is_an_error(
             script = [("recv", 1), ("send", _library(name).half), last]
             context = None if tls is None else server_context(ids)
             peer = opened.enter_context(PeerScript(script, check=False, tls=context))
-            where = Where(*peer.address, tls)
+            where = _at(peer.address, tls)
         with pytest.raises(Exception) as broken, hs.timeout(60):
             with _library(name).connected(where) as client:
                 client.run(fault)  # Only pg8000 comes that far.

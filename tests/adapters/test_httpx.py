@@ -747,7 +747,9 @@ def test_an_awaited_pool_of_httpcore_takes_the_backend(
 
 @pytest.mark.parametrize("tls", ["plain", "tls"])
 @pytest.mark.parametrize("end", ["scope", "cancel"])
-def test_pauses_between_connect_retries_end(end: str, tls: str, files: Files) -> None:
+def test_pauses_between_connect_retries_end(
+    end: str, tls: str, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nobody listens, or who does hangs up in the handshake: httpcore tries again, ever more slowly."""
     need_module("httpcore")
     import httpcore
@@ -756,19 +758,21 @@ def test_pauses_between_connect_retries_end(end: str, tls: str, files: Files) ->
 
     pausing = threading.Event()
 
-    class Told(NetworkBackend):
-        def sleep(self, seconds: float) -> None:
-            if seconds:
-                pausing.set()
-                seconds = LATE
-            super().sleep(seconds)
+    plain = NetworkBackend.sleep
 
+    def sleep(self: NetworkBackend, seconds: float) -> None:
+        if seconds:
+            pausing.set()
+            seconds = LATE
+        plain(self, seconds)
+
+    monkeypatch.setattr(NetworkBackend, "sleep", sleep)
     config = hs.TLSConfig(ca=files.ca, alpn=("http/1.1",))
     with contextlib.ExitStack() as opened:
         address = opened.enter_context(refusing(tls == "tls"))
         scheme = "https" if tls == "tls" else "http"
         token = hs.CancelToken()
-        backend = Told(tls=config)
+        backend = NetworkBackend(tls=config)
         pool = opened.enter_context(httpcore.ConnectionPool(network_backend=backend, retries=20))
 
         def ask() -> None:

@@ -45,7 +45,8 @@ class Api(Web):
 
 @pytest.fixture(params=["plain", "tls"])
 def web(request: pytest.FixtureRequest, ids: Identities) -> Iterator[Api]:
-    with Api(ids if request.param == "tls" else None) as server:
+    server = Api(ids if request.param == "tls" else None)
+    with server:
         yield server
 
 
