@@ -41,14 +41,16 @@ def server(ids: Identities) -> Iterator[Server]:
         yield found
 
 
-def _where(server: Server, tls: bool, ids: Identities) -> dict[str, Any]:
+def _where(server: Server, tls: bool, ids: Identities, *, own: bool = False) -> dict[str, Any]:
+    """Over the ssl module's TLS, or our *own*."""
     host, port = server.address
+    context = hs.ssl_context(ca=ids.ca) if own else ssl.create_default_context(cafile=ids.ca)
     return {
         "user": "postgres",
         "database": "postgres",
         "host": "localhost" if tls else host,
         "port": port,
-        "ssl": ssl.create_default_context(cafile=ids.ca) if tls else False,
+        "ssl": context if tls else False,
     }
 
 
@@ -80,7 +82,7 @@ def test_asyncpg_asks_a_real_database(server: Server, tls: bool, ids: Identities
 
 @contextlib.asynccontextmanager
 async def _connected(server: Server, tls: bool, ids: Identities) -> AsyncIterator[Any]:
-    conn = await asyncpg.connect(timeout=LATE, **_where(server, tls, ids))
+    conn = await asyncpg.connect(timeout=LATE, **_where(server, tls, ids, own=True))
     try:
         yield conn
     finally:

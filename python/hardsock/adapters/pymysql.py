@@ -64,6 +64,17 @@ class Connection(Dials, pymysql.connections.Connection):  # type: ignore[misc,un
             self.host_info = f"socket {self.host}:{self.port}"
         super().connect(sock)
 
+    def _force_close(self) -> None:
+        """As PyMySQL has it; of rows that were streamed nobody reads the rest any more.
+
+        Its cursors, and their results, would, when they are closed: an AttributeError in the place of the
+        error that ended the connection.
+        """
+        super()._force_close()
+        result = getattr(self, "_result", None)
+        if result is not None:
+            result.unbuffered_active = False
+
     def _create_ssl_ctx(self, sslp: Any) -> SSLContext:
         """The same settings for hardsock's TLS."""
         if isinstance(sslp, ssl.SSLContext):

@@ -454,12 +454,13 @@ class EventLoop(asyncio.SelectorEventLoop):
         after = Transport(self, current_hub(), conn, protocol)
         after.take_place(transport, server)
         try:
-            await conn._op_upgrade_to_tls(
-                current_hub(),
-                sslcontext,
-                server_name=settings.get("server_hostname"),
-                timeout=settings.get("ssl_handshake_timeout"),
-            )
+            with _living_scope():
+                await conn._op_upgrade_to_tls(
+                    current_hub(),
+                    sslcontext,
+                    server_name=settings.get("server_hostname"),
+                    timeout=settings.get("ssl_handshake_timeout"),
+                )
             face = TLSFace(conn.tls)  # type: ignore[arg-type]
         except BaseException as exc:
             after.give_up(exc if isinstance(exc, Exception) else None)
