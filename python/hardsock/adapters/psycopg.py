@@ -43,7 +43,7 @@ from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo, timeout_from_conninfo
 from psycopg.pq import TransactionStatus
 
-from hardsock._core import CancelToken
+from hardsock._core import CancelToken, scope
 from hardsock._errors import DeadlineExceeded, HardsockError, ResolveError
 from hardsock._scope import current, remaining, shield, sleep
 from hardsock.adapters._dial import checked_limits
@@ -55,6 +55,7 @@ __all__ = ["Connection", "ConnectionPool", "connect"]
 
 check("psycopg", version("psycopg"), "3.2", "3.3")
 
+_ambient = scope.get  # For each statement: `current` is a call more.
 _WaitTimeout: type[Exception] = getattr(errors, "_WaitTimeout", TimeoutError)  # 3.2 has none
 _SETTINGS = ("autocommit", "prepare_threshold", "context", "row_factory", "cursor_factory")
 """Parameters of ``connect`` that are no libpq's."""
@@ -86,11 +87,17 @@ def _drive(
         interval: Seconds after which it is told that nothing is ready, which some count on.
         until: When ``_WaitTimeout`` is due, as ``time.monotonic()`` tells time.
     """
+    number: Any = fd
+    wait_for = token._wait_for
     try:
-        want = next(gen)
+        events = next(gen)
         while True:
-            number, events = want if fd is None else (fd, want)
-            want = gen.send(_ready(number, events, token, interval))
+            if fd is None:
+                number, events = events
+            got = wait_for(number, _WANTED[events], interval)
+            if got == 0:  # So it is where the token has ended, whatever is ready.
+                token.check()
+            events = gen.send(_READY.get(got, events))  # What has failed is ready for all.
             if until is not None and time.monotonic() >= until:
                 raise _WaitTimeout("wait timeout expired")
     except StopIteration as ex:
@@ -100,13 +107,6 @@ def _drive(
 # By psycopg's R and W, which are 1 and 2; and theirs by what poll(2) says.
 _WANTED = (0, select.POLLIN, select.POLLOUT, select.POLLIN | select.POLLOUT)
 _READY = {events: ready for ready, events in enumerate(_WANTED)}
-
-
-def _ready(fd: int, events: int, token: CancelToken, interval: float) -> int:
-    got = token._wait_for(fd, _WANTED[events], interval)
-    if got == 0:  # So it is where the token has ended, whatever is ready.
-        token.check()
-    return _READY.get(got, events)  # What has failed is ready for all.
 
 
 # ---- Names
@@ -194,14 +194,14 @@ class Connection(psycopg.Connection[Any]):
 
     def _start_query(self) -> Generator[Any, Any, Any]:
         """As psycopg has it; under a scope that has ended nothing is begun, but for a rollback or commit."""
-        token = current()
+        token = _ambient()
         if token is not None:
             token.check()
-        yield from super()._start_query()
+        return super()._start_query()
 
     def wait(self, gen: Any, interval: float = _INTERVAL, timeout: float | None = None) -> Any:
         """As psycopg has it; at the end of the scope the statement is cancelled in the server."""
-        token = current()
+        token = _ambient()
         if token is None:
             limit = {} if timeout is None else {"timeout": timeout}  # 3.2 has no such parameter
             return super().wait(gen, interval=interval, **limit)
