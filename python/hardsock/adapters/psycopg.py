@@ -21,8 +21,9 @@ server-side cursors end, too, but a statement in pipeline mode takes its pipelin
 scope it is as ever.
 
 Tested with psycopg 3.2 to 3.3, psycopg_pool 3.2 to 3.3. What is not public there and used here:
-``Connection._connect_gen``, ``_start_query``, ``conninfo.timeout_from_conninfo``, ``errors._WaitTimeout``,
-``ConnectionPool._waiting``, ``_getconn_with_check_loop``, ``_getconn_unchecked``,
+``Connection._connect_gen``, ``_start_query``, ``generators.copy_from``,
+``conninfo.timeout_from_conninfo``, ``errors._WaitTimeout``, ``ConnectionPool._waiting``,
+``_getconn_with_check_loop``, ``_getconn_unchecked``,
 ``_check_connection`` and ``_putconn``.
 """
 
@@ -41,6 +42,7 @@ from typing import Any
 import psycopg
 from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo, timeout_from_conninfo
+from psycopg.generators import copy_from
 from psycopg.pq import TransactionStatus
 
 from hardsock._core import CancelToken, scope
@@ -226,7 +228,11 @@ class Connection(psycopg.Connection[Any]):
                 with contextlib.suppress(_WaitTimeout):
                     until = time.monotonic() + wait
                     _drive(gen, token, self.pgconn.socket, wait, until)
-                    return  # It was over.
+                    # It was over, or is a COPY that has begun and that nobody is going to read.
+                    while self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                        rest = copy_from(self.pgconn)
+                        _drive(rest, token, self.pgconn.socket, wait, until)
+                    return
             self.pgconn.finish()
         except errors.QueryCanceled:
             return
