@@ -53,6 +53,7 @@
 #define RINGING UINT32_MAX
 #define TIMER (UINT32_MAX - 1)
 #define OTHERS (UINT32_MAX - 2)
+#define LOOP_BATCH 128
 /* The salt is above this: a slot that changes hands more often may have another loop's. */
 #define GENERATION_BITS 12
 
@@ -79,6 +80,8 @@ struct hs_loop {
     struct hs_timerfd timer; /* own; in the set, for the earliest of them */
     struct hs_list due;
     struct hs_own_look look; /* whether its descriptors are there */
+    int n_heard;             /* -1: the kernel does not say */
+    struct epoll_event heard[LOOP_BATCH];
     struct hs_lock lock;
     /* All below are guarded by lock: waiters are made and freed in other threads, too. */
     struct hs_list all;   /* hs_loop_waiter.all */
@@ -615,61 +618,68 @@ hs_loop_waiter_unpark(struct hs_loop_waiter *b)
 }
 
 static void
-loop_take(struct hs_loop *l, const struct hs_loop_heard *heard)
+loop_take(struct hs_loop *l)
 {
-    l->unheard = heard->n < 0;
+    l->unheard = l->n_heard < 0;
     l->others = false;
-    for (int i = 0; i < heard->n; i++)
-        if (!loop_hear(l, &heard->events[i]) && !loop_has_set(l))
+    for (int i = 0; i < l->n_heard; i++)
+        if (!loop_hear(l, &l->heard[i]) && !loop_has_set(l))
             return;
-    if (heard->n >= 0)
+    if (l->n_heard >= 0)
         (void)loop_look(l);
     else if (loop_has_all(l)) /* The kernel does not say, so all look for themselves. */
         loop_all_due(l);
 }
 
 void
-hs_loop_listen(int fd, int ms, struct hs_loop_heard *ret_heard)
-{
-    ret_heard->n = hs_sys_epoll_wait(fd, ret_heard->events, HS_LOOP_BATCH, ms);
-    if (ret_heard->n < 0 && errno == EINTR)
-        ret_heard->n = 0;
-}
-
-void
 hs_loop_collect(struct hs_loop *l)
 {
-    struct hs_loop_heard heard;
-
     HS_CHECK(l, LOOP_MAGIC);
     if (!loop_is_ours(l))
         return; /* The set is the parent's: its events are not ours to take. */
     if (l->lost)
         return;
-    hs_loop_listen(l->epoll.number, 0, &heard);
-    loop_take(l, &heard);
+    hs_loop_sleep(l, 0);
+    loop_take(l);
 }
 
 bool
-hs_loop_may_sleep(struct hs_loop *l, int *ret_fd, int *ms)
+hs_loop_may_sleep(struct hs_loop *l, int *ms)
 {
     HS_CHECK(l, LOOP_MAGIC);
     if (!loop_is_ours(l) || (!loop_look(l) && hs_list_empty(&l->due)))
         return false;
-    *ret_fd = l->epoll.number;
     if (!hs_list_empty(&l->due))
         *ms = 0;
     return true;
 }
 
 void
-hs_loop_slept(struct hs_loop *l, const struct hs_loop_heard *heard, bool *ret_due, bool *ret_others)
+hs_loop_sleep(struct hs_loop *l, int ms)
+{
+    l->n_heard = 0;
+    if (l->lost) /* The number may be that of another set, whose events are not ours to take. */
+        return;
+    l->n_heard = hs_sys_epoll_wait(l->epoll.number, l->heard, LOOP_BATCH, ms);
+    if (l->n_heard < 0 && errno == EINTR)
+        l->n_heard = 0;
+}
+
+void
+hs_loop_slept(struct hs_loop *l, bool *ret_due, bool *ret_others)
 {
     HS_CHECK(l, LOOP_MAGIC);
     if (!l->lost)
-        loop_take(l, heard);
+        loop_take(l);
     *ret_due = !hs_list_empty(&l->due) || l->unheard;
     *ret_others = l->others;
+}
+
+void
+hs_loop_ring(struct hs_loop *l)
+{
+    HS_CHECK(l, LOOP_MAGIC);
+    hs_waker_ring(l->waker);
 }
 
 hs_err

@@ -9,7 +9,6 @@
 
 #include "hardsock.h"
 
-#include <sys/epoll.h>
 
 /* ---- How long things take ------------------------------------------------------------------ */
 
@@ -505,20 +504,16 @@ bool hs_loop_is_unheard(const struct hs_loop *loop);
 HS_NODISCARD hs_err hs_loop_take_others(struct hs_loop *loop, int fd, struct hs_error *err);
 void hs_loop_leave_others(struct hs_loop *loop, int fd);
 /* In the place of hs_loop_collect: waits itself, in three steps, of which only the middle one may
- * run beside other threads that free waiters: it touches no loop.
+ * run beside other threads that ring the loop or free waiters; nobody may free the loop then.
  * 1. May it wait, for *ms milliseconds (-1: for ever)? 0 where something is due already. False: it
  *    is lost, or a parent's, and will say nothing: the others are to be asked themselves. */
-bool hs_loop_may_sleep(struct hs_loop *loop, int *ret_fd, int *ms);
-#define HS_LOOP_BATCH 128
-struct hs_loop_heard {
-    struct epoll_event events[HS_LOOP_BATCH];
-    int n; /* -1: the kernel does not say */
-};
+bool hs_loop_may_sleep(struct hs_loop *loop, int *ms);
 /* 2. Also ends when a signal handler ran. */
-void hs_loop_listen(int fd, int ms, struct hs_loop_heard *ret_heard);
+void hs_loop_sleep(struct hs_loop *loop, int ms);
 /* 3. Says what there is: for hs_loop_next, or hs_loop_is_unheard; for the others. */
-void hs_loop_slept(struct hs_loop *loop, const struct hs_loop_heard *heard, bool *ret_due,
-                   bool *ret_others);
+void hs_loop_slept(struct hs_loop *loop, bool *ret_due, bool *ret_others);
+/* Ends the second step, from any thread. */
+void hs_loop_ring(struct hs_loop *loop);
 
 /* ---- Tokens --------------------------------------------------------------------------------- */
 

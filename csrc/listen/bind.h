@@ -13,6 +13,7 @@ struct bound {
     int fd;
     int family;
     unsigned changed;
+    bool mptcp; /* found so in a socket that was adopted */
     /* A unix path that we made, to be removed at the end if it is still the same file. */
     char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
     dev_t device;

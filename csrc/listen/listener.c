@@ -214,7 +214,8 @@ hs_listener_adopt(int fd, const struct hs_listen_options *o, struct hs_error *er
         return rv;
     rv = hs_sockopts_apply(fd, b.family, &o->sockopts, HS_USE_CONNECTION, err, &b.changed);
     hs_sockopt_never_block_close(fd); /* Connections would inherit it. */
-    options.backlog = HS_UNSET;       /* The one who called listen(2) chose it. */
+    b.mptcp = hs_sockopt_may_be_mptcp(fd);
+    options.backlog = HS_UNSET; /* The one who called listen(2) chose it. */
     return rv == HS_OK ? listener_new(&b, &options, true, err, ret_l) : rv;
 }
 
@@ -535,6 +536,8 @@ listener_wrap(struct hs_listener *l, int fd, const struct hs_addr *peer,
             hs_peers_leave(l->peers, slots);
         return rv;
     }
+    if (l->bound.mptcp)
+        hs_conn_set_mptcp(conn);
     if (l->peers != NULL && (rv = hs_peers_seat(l->peers, slots, conn, err)) != HS_OK) {
         hs_conn_unref(conn);
         return rv;

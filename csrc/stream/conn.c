@@ -66,6 +66,7 @@ conn_new(int family, const struct hs_addr *peer, const struct hs_sockopts *opts,
     c->created_ns = hs_now();
     c->changed = (uint16_t)changed;
     c->opts = *opts;
+    c->mptcp = opts->mptcp == 1;
     return c;
 }
 
@@ -146,8 +147,16 @@ hs_conn_adopt(int fd, const struct hs_sockopts *opts, struct hs_error *err,
         return rv;
     }
     c->may_linger = true;
+    c->mptcp = hs_sockopt_may_be_mptcp(fd);
     conn_begin(c, ret_conn);
     return HS_OK;
+}
+
+void
+hs_conn_set_mptcp(struct hs_conn *c)
+{
+    HS_CHECK(c, CONN_MAGIC);
+    c->mptcp = true;
 }
 
 struct hs_conn *

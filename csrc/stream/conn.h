@@ -20,6 +20,8 @@ HS_NODISCARD hs_err hs_conn_set_client(struct hs_conn *c, const struct hs_addr *
                                        struct hs_error *err);
 /* One at most. Nobody else may use c yet. */
 void hs_conn_set_guest(struct hs_conn *c, struct hs_conn_guest *guest);
+/* It is one of MPTCP, though nobody asked for that. Nobody else may use c yet. */
+void hs_conn_set_mptcp(struct hs_conn *c);
 long hs_conn_live(void);
 /* In a handshake: whether a byte of the peer's has come. */
 bool hs_conn_tls_has_heard(struct hs_conn *c);

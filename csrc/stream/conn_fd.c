@@ -87,6 +87,7 @@ wrap_second(struct hs_conn *c, int fd, struct hs_error *err, struct hs_conn **re
         return rv;
     second->fd.was_blocking = c->fd.was_blocking;
     second->may_linger = true;
+    second->mptcp = c->mptcp;
     hs_delays_share(c, second);
     second->broken = atomic_load(&c->broken);
     second->out_ended = atomic_load(&c->out_ended);

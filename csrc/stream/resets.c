@@ -63,8 +63,8 @@ hs_ask_end(struct hs_conn *c, enum hs_dir dir, hs_err rv)
 static bool
 takes_all(const struct hs_conn *c)
 {
-    return c->tls == NULL && (c->family == AF_INET || c->family == AF_INET6) &&
-           c->opts.mptcp != 1 && !hs_faults_are_on();
+    return c->tls == NULL && (c->family == AF_INET || c->family == AF_INET6) && !c->mptcp &&
+           !hs_faults_are_on();
 }
 
 hs_err

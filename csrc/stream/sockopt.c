@@ -381,6 +381,16 @@ hs_sockopts_audit(int fd, int family, const struct hs_sockopts *o, enum hs_socko
     return n;
 }
 
+bool
+hs_sockopt_may_be_mptcp(int fd)
+{
+    int protocol = 0;
+    socklen_t len = sizeof(protocol);
+
+    return hs_sys_getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &len) != 0 ||
+           protocol == IPPROTO_MPTCP;
+}
+
 void
 hs_sockopt_never_block_close(int fd)
 {

@@ -30,6 +30,8 @@ void hs_sockopts_assume_hz(int hz);
 /* settings has HS_SETTINGS_MAX places; returns how many are filled. */
 size_t hs_sockopts_audit(int fd, int family, const struct hs_sockopts *o, enum hs_sockopt_use use,
                          struct hs_setting *settings);
+/* Whether it is a socket of MPTCP, or the kernel does not say. */
+bool hs_sockopt_may_be_mptcp(int fd);
 /* Linger with a time makes close(2) block, even on a non-blocking socket (measured, and
  * net/ipv4/tcp.c): takes it away. A linger of zero, which resets, stays. */
 void hs_sockopt_never_block_close(int fd);

@@ -8,12 +8,16 @@
 
 #include "../../csrc/cancel/loop.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -410,6 +414,63 @@ START_TEST(others_that_cannot_be_taken_wait_for_the_loop_as_before)
 }
 END_TEST
 
+/* The program has closed the loop's set, and made one of its own that has the number now. */
+START_TEST(a_lost_loop_takes_nothing_out_of_the_set_that_has_its_number)
+{
+    struct hs_loop *l = loop_new();
+    struct pair p = pair_tcp();
+    struct epoll_event ev = {.events = EPOLLIN | EPOLLET};
+    int number = hs_loop_fileno(l), theirs = epoll_create1(EPOLL_CLOEXEC);
+    int event = eventfd(0, EFD_CLOEXEC), ms = -1;
+    bool due, others;
+    struct roomy r;
+
+    roomy_begin(&r, l, p.c);
+    ASSERT_ERR(HS_WANT, roomy_step(&r));
+    ASSERT_OK(hs_loop_waiter_park(r.loop_waiter, &r.op, fresh()));
+    ck_assert_int_eq(number, dup3(theirs, number, O_CLOEXEC));
+    ck_assert_int_eq(0, epoll_ctl(theirs, EPOLL_CTL_ADD, event, &ev));
+    ck_assert_int_eq(0, eventfd_write(event, 1));
+    hs_loop_collect(l); /* So it finds out. */
+    ck_assert(hs_loop_is_lost(l));
+    ck_assert_int_eq(0, eventfd_write(event, 1)); /* An edge, told once. */
+    ck_assert(hs_loop_may_sleep(l, &ms));
+    ck_assert_int_eq(0, ms);
+    hs_loop_sleep(l, ms);
+    hs_loop_slept(l, &due, &others);
+    ck_assert(due);
+    ck_assert_int_eq(1, epoll_wait(theirs, &ev, 1, 0));
+    ck_assert_ptr_eq(hs_loop_next(l), &r);
+    ck_assert(!hs_loop_may_sleep(l, &ms));
+    put(p.peer, "x", 1);
+    ASSERT_OK(roomy_step(&r));
+    hs_loop_waiter_free(r.loop_waiter);
+    hs_loop_free(l);
+    (void)close(event);
+    (void)close(theirs);
+    (void)close(number);
+    pair_free(&p);
+}
+END_TEST
+
+/* Or it would sleep for ever in a loop that another thread has ended. */
+START_TEST(a_ring_ends_the_sleep)
+{
+    struct hs_loop *l = loop_new();
+    int ms = -1;
+    bool due, others;
+
+    ck_assert(hs_loop_may_sleep(l, &ms));
+    ck_assert_int_eq(-1, ms);
+    hs_loop_ring(l);
+    hs_loop_sleep(l, ms);
+    hs_loop_slept(l, &due, &others);
+    ck_assert(!due);
+    ck_assert(!others);
+    hs_loop_free(l);
+}
+END_TEST
+
 START_TEST(what_was_emptied_is_not_tried_before_it_is_waited_for)
 {
     struct hs_loop *l = loop_new();
@@ -420,6 +481,81 @@ START_TEST(what_was_emptied_is_not_tried_before_it_is_waited_for)
         roomy_receive(l, &p, 1);
     hs_loop_free(l);
     pair_free(&p);
+}
+END_TEST
+
+#ifndef IPPROTO_MPTCP
+#define IPPROTO_MPTCP 262
+#endif
+
+/* Nobody has promised of MPTCP that a short try takes all. A socket of it may be adopted, or come
+ * from a listener that was; a second handle on it is no other. */
+static int
+mptcp_listener(struct hs_addr *ret_addr)
+{
+    const struct hs_addr any = addr_of("127.0.0.1:0");
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_MPTCP);
+
+    if (fd < 0)
+        return -1;
+    ck_assert_int_eq(0, bind(fd, &any.sa, any.len));
+    ck_assert_int_eq(0, listen(fd, 1));
+    ret_addr->len = sizeof(ret_addr->storage);
+    ck_assert_int_eq(0, getsockname(fd, &ret_addr->sa, &ret_addr->len));
+    return fd;
+}
+
+static int
+mptcp_connected(const struct hs_addr *to)
+{
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_MPTCP);
+
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(0, connect(fd, &to->sa, to->len));
+    return fd;
+}
+
+static void
+tries_after_a_short_one(struct pair *p)
+{
+    struct hs_loop *l = loop_new();
+
+    for (int i = 0; i < 5; i++)
+        roomy_receive(l, p, 2);
+    hs_loop_free(l);
+}
+
+START_TEST(of_mptcp_a_short_try_says_nothing)
+{
+    struct hs_listen_options options;
+    struct hs_listener *listener;
+    struct pair p, second, accepted;
+    struct hs_addr addr;
+    struct hs_op op;
+    size_t n;
+    int fd = mptcp_listener(&addr);
+
+    if (fd < 0) {
+        skipped("a socket of MPTCP", errno);
+        return;
+    }
+    ASSERT_OK(hs_conn_adopt(mptcp_connected(&addr), NULL, fresh(), &p.c));
+    p.peer = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
+    ck_assert_int_ge(p.peer, 0);
+    tries_after_a_short_one(&p);
+    second.peer = p.peer;
+    ASSERT_OK(hs_conn_dup(p.c, fresh(), &second.c));
+    tries_after_a_short_one(&second);
+    hs_conn_unref(second.c);
+    pair_free(&p);
+    hs_listen_options_init(&options);
+    ASSERT_OK(hs_listener_adopt(fd, &options, fresh(), &listener));
+    accepted.peer = mptcp_connected(&addr);
+    op = op_in(30 * SECOND);
+    ASSERT_OK(hs_listener_accept(listener, &op, 1, fresh(), &accepted.c, &n));
+    tries_after_a_short_one(&accepted);
+    pair_free(&accepted);
+    hs_listener_unref(listener);
 }
 END_TEST
 
@@ -1356,7 +1492,10 @@ main(void)
     tcase_add_test(tc, bytes_between_the_step_and_the_parking_count);
     tcase_add_test(tc, an_edge_that_nobody_waited_for_is_found_by_the_next_try);
     tcase_add_test(tc, others_that_cannot_be_taken_wait_for_the_loop_as_before);
+    tcase_add_test(tc, a_lost_loop_takes_nothing_out_of_the_set_that_has_its_number);
+    tcase_add_test(tc, a_ring_ends_the_sleep);
     tcase_add_test(tc, what_was_emptied_is_not_tried_before_it_is_waited_for);
+    tcase_add_test(tc, of_mptcp_a_short_try_says_nothing);
     tcase_add_test(tc, what_came_while_nobody_waited_is_tried_for);
     tcase_add_test(tc, an_end_that_came_with_the_last_bytes_is_found);
     tcase_add_test(tc, what_is_behind_urgent_data_is_found);

@@ -636,3 +636,28 @@ asyncio.run(main())
 def test_accepting_loses_no_connection_for_want_of_memory() -> None:
     need_testcapi()
     silent(ACCEPTED_WITHOUT_MEMORY)
+
+
+def test_a_child_forked_in_the_middle_of_a_wait_can_close_the_hub() -> None:
+    silent(
+        FORK
+        + """
+from hardsock._core import Hub
+from hardsock.lab.threads import Call
+
+hub = Hub(find=lambda: hub)
+call = Call(hub.wait, None)
+call.wait_until_blocked()
+number = hub.fileno()
+
+def check():
+    hub.close()
+    assert hub.fileno() == -1
+    assert not os.path.exists(f"/proc/self/fd/{number}")
+
+in_child(check)
+assert call.running
+hub.close()
+assert call.result() is None
+"""
+    )

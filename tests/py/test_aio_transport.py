@@ -937,3 +937,99 @@ def test_a_transport_that_fails_at_the_loop_s_end_keeps_nothing_open() -> None:
     transports[1].get_extra_info("hardsock").close()
     for _, theirs in pairs:
         theirs.close()
+
+
+# ---- want of memory -----------------------------------------------------------------------------
+
+
+def no_memory(*_args: object) -> Any:
+    raise MemoryError
+
+
+def quiet_about_memory(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    assert isinstance(context["exception"], MemoryError), context
+
+
+def test_a_receive_that_finds_no_memory_ends_the_connection_and_is_told() -> None:
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(quiet_about_memory)
+        client, accepted, server = await pair()
+        client.transport.pause_reading()
+        client.transport._begin_recv = no_memory
+        client.transport.resume_reading()
+        assert isinstance(await asyncio.wait_for(client.lost, LATE), MemoryError)
+        await accepted.lost
+        await end(server=server)
+
+    hsloop.run(main())
+
+
+@pytest.mark.parametrize("pieces", [1, 3], ids=["at once", "gathered"])
+def test_a_send_that_finds_no_memory_ends_the_connection_and_not_the_loop(pieces: int) -> None:
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(quiet_about_memory)
+        client, accepted, server = await pair()
+        for _ in range(pieces - 1):
+            client.transport.write(b"x")
+        client.transport._begin_sendall = no_memory
+        client.transport.write(b"y")
+        assert isinstance(await asyncio.wait_for(client.lost, LATE), MemoryError)
+        await accepted.lost
+        await end(server=server)
+
+    hsloop.run(main())
+
+
+def test_a_stream_that_has_lost_what_was_queued_does_not_go_on() -> None:
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(quiet_about_memory)
+        client, accepted, server = await pair()
+        accepted.transport.pause_reading()
+        client.transport.write(b"x" * (1 << 24))
+        client.transport._begin_sendall = no_memory
+        client.transport.write(b"y")
+        accepted.transport.resume_reading()
+        assert isinstance(await asyncio.wait_for(client.lost, LATE), MemoryError)
+        await accepted.lost
+        assert not accepted.received.strip(b"x")
+        await end(server=server)
+
+    hsloop.run(main())
+
+
+def test_a_server_that_finds_no_memory_accepts_again() -> None:
+    class Short:
+        """A listener that has no memory for its next two calls."""
+
+        def __init__(self, listener: Any) -> None:
+            self._listener, self.left = listener, 2
+
+        def _op_accept_many(self, *args: Any) -> Any:
+            if self.left:
+                self.left -= 1
+                raise MemoryError
+            return self._listener._op_accept_many(*args)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._listener, name)
+
+    async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"x")
+        writer.close()
+        await writer.wait_closed()
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        loop.set_exception_handler(quiet_about_memory)
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        (accepting,) = loop._accepting.values()
+        short = accepting._listener = Short(accepting._listener)
+        for _ in range(2):  # The first is taken by the call that waits already.
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            assert await asyncio.wait_for(reader.read(), LATE) == b"x"
+            writer.close()
+            await writer.wait_closed()
+        assert short.left == 0
+        await end(server=server)
+
+    hsloop.run(main())

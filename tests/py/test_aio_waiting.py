@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 
+from hardsock._core import Hub
 from hardsock.aio import _host
 from hardsock.aio import loop as hsloop
+from hardsock.lab.threads import Call
 from hardsock.lab.waits import poll_until
 
 LATE = 60.0
@@ -241,3 +243,32 @@ def test_a_loop_that_nobody_closed_is_collected_with_its_hub() -> None:
     gc.collect()
     assert poll_until(lambda: hub() is None, LATE)
     assert kept.get_map() is None
+
+
+# ---- a Hub that another thread closes -----------------------------------------------------------
+
+
+def test_a_hub_that_another_thread_closes_ends_the_wait_in_it() -> None:
+    hub: Hub = Hub(find=lambda: hub)
+    with Call(hub.wait, None) as call:
+        call.wait_until_blocked()
+        hub.close()
+        assert call.result(LATE) is None  # The others are to be asked themselves.
+    assert hub.fileno() == -1
+    assert hub.wait(0) is None
+
+
+def test_closing_races_with_waiting() -> None:
+    for _ in range(200):
+        hub: Hub = Hub(find=lambda: hub)
+        begin = threading.Barrier(2)
+
+        def wait(hub: Hub = hub, begin: threading.Barrier = begin) -> object:
+            begin.wait(LATE)
+            return hub.wait(None)
+
+        with Call(wait) as call:
+            begin.wait(LATE)
+            hub.close()
+            assert call.result(LATE) is None
+        assert hub.fileno() == -1

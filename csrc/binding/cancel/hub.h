@@ -37,6 +37,7 @@ typedef struct {
     unsigned long thread;    /* in which its loop was last seen to run */
     pid_t process;
     bool closed;
+    bool waiting;   /* a thread is in wait(), and needs the core */
     bool collected; /* what is due was found by wait() */
     bool told_lost; /* its core has lost its descriptors, and those that wait were told */
     PyObject *weakrefs;

@@ -239,17 +239,55 @@ hub_leave_others(PyObject *obj, PyObject *fd)
     Py_RETURN_NONE;
 }
 
-struct listening {
-    int fd, ms;
-    struct hs_loop_heard heard;
+/* The core goes when nothing needs it any more: the last operation, or the thread that waits. In a
+ * forked child nobody does. */
+static void
+hub_free_core(HubObject *self)
+{
+    if (self->core == NULL || self->operations != 0)
+        return;
+    if (self->waiting && self->process == getpid()) {
+        hs_loop_ring(self->core);
+        return;
+    }
+    hs_loop_free(self->core);
+    self->core = NULL;
+}
+
+struct sleeping {
+    struct hs_loop *loop;
+    int ms;
 };
 
 static void
-listen_detached(void *arg)
+sleep_detached(void *arg)
 {
-    struct listening *l = arg;
+    const struct sleeping *s = arg;
 
-    hs_loop_listen(l->fd, l->ms, &l->heard);
+    hs_loop_sleep(s->loop, s->ms);
+}
+
+/* False: it knows nothing any more. */
+static bool
+hub_sleep(HubObject *self, int ms, bool *ret_due, bool *ret_others)
+{
+    struct sleeping s = {self->core, ms};
+
+    if (self->core == NULL || self->waiting || !hs_loop_may_sleep(self->core, &s.ms))
+        return false;
+    self->waiting = true;
+    if (s.ms == 0)
+        sleep_detached(&s);
+    else
+        run_waiting(self->st, sleep_detached, &s);
+    self->waiting = false;
+    if (self->closed)
+        hub_free_core(self); /* It was closed meanwhile. */
+    if (self->core == NULL)
+        return false;
+    hs_loop_slept(self->core, ret_due, ret_others);
+    self->collected = *ret_due;
+    return true;
 }
 
 /* As selectors have it: rounded up, so that a loop with a time does not go round before it. */
@@ -282,22 +320,16 @@ PyDoc_STRVAR(wait_doc, "wait($self, timeout, /)\n--\n\n"
 static PyObject *
 hub_wait(PyObject *obj, PyObject *timeout)
 {
-    HubObject *self = (HubObject *)obj;
-    struct listening l;
-    bool due, others;
+    bool known, due = false, others = false;
+    int ms;
 
-    if (parse_ms(timeout, &l.ms) < 0)
+    if (parse_ms(timeout, &ms) < 0)
         return NULL;
-    if (self->core == NULL || !hs_loop_may_sleep(self->core, &l.fd, &l.ms))
+    HS_BEGIN_LOCKED(obj); /* Another thread may close it. */
+    known = hub_sleep((HubObject *)obj, ms, &due, &others);
+    HS_END_LOCKED();
+    if (!known)
         Py_RETURN_NONE;
-    if (l.ms == 0)
-        listen_detached(&l);
-    else
-        run_waiting(self->st, listen_detached, &l);
-    if (self->core == NULL) /* It was closed meanwhile. */
-        Py_RETURN_NONE;
-    hs_loop_slept(self->core, &l.heard, &due, &others);
-    self->collected = due;
     if (PyErr_CheckSignals() < 0) /* What was heard stays due. */
         return NULL;
     return PyLong_FromLong((due ? 1 : 0) | (others ? 2 : 0));
@@ -349,15 +381,14 @@ hub_close(PyObject *obj, PyObject *Py_UNUSED(ignored))
 {
     HubObject *self = (HubObject *)obj;
 
+    HS_BEGIN_LOCKED(obj); /* A thread may be in wait(). */
     self->closed = true;
     while (self->parked != NULL)
         (self->drive == NULL ? hub_give_up : resume_or_give_up)(self->parked);
     while (self->drive == NULL && self->woken != NULL)
         hub_give_up(self->woken);
-    if (self->operations == 0) { /* Else they end first. */
-        hs_loop_free(self->core);
-        self->core = NULL;
-    }
+    hub_free_core(self);
+    HS_END_LOCKED();
     Py_RETURN_NONE;
 }
 

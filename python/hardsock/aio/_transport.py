@@ -375,8 +375,10 @@ class Transport(asyncio.Transport):
                     return
                 if self._paused or self._closing:
                     return
-        except (OSError, HardsockError) as exc:
-            self._fail(exc)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self._break(exc, "a receive failed")
             return
         self._loop.call_soon(self._receive_again, operation, context=self._context)
 
@@ -546,20 +548,28 @@ class Transport(asyncio.Transport):
 
     def _send(self, data: bytes) -> bool:
         """Whether the kernel has taken all of it; nothing else is being sent."""
-        if _scope.get() is None:
-            operation = self._begin_sendall(self._hub, data)
-        else:  # The caller's time limit is for the caller, not for the connection.
-            with _core.ContextValue(_scope, None):
+        try:
+            if _scope.get() is None:
                 operation = self._begin_sendall(self._hub, data)
+            else:  # The caller's time limit is for the caller, not for the connection.
+                with _core.ContextValue(_scope, None):
+                    operation = self._begin_sendall(self._hub, data)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self._break(exc, "a send failed")
+            return True
         return self._step_sending(operation, len(data))
 
     def _step_sending(self, operation: Operation, size: int) -> bool:
         try:
             ended = operation.step()
-        except (OSError, HardsockError) as exc:
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
             self._sending = None
             self._in_flight = 0
-            self._fail(exc)
+            self._break(exc, "a send failed")
             return True
         if ended:
             self._sending = None
@@ -743,6 +753,10 @@ class Transport(asyncio.Transport):
         if what is not None:
             self._report(exc, what)
         self._schedule_end(None if isinstance(exc, Closed) and self._closing else exc)
+
+    def _break(self, exc: BaseException, what: str) -> None:
+        """A call has raised: with what it has lost (want of memory) the stream would have a gap."""
+        self._fail(exc, None if isinstance(exc, (OSError, HardsockError)) else what)
 
     def _report(self, exc: BaseException, what: str) -> None:
         self._loop.call_exception_handler(

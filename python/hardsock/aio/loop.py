@@ -42,6 +42,7 @@ T = TypeVar("T")
 
 _HOOKS = ("_make_socket_transport", "_make_ssl_transport", "_start_serving", "_stop_serving")
 _ACCEPT = 64
+_NO_MEMORY_PAUSE = 0.05
 _NUMERIC = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
 """What a library says of an address that it has looked up itself."""
 
@@ -119,6 +120,13 @@ class _Accepting:
             self._loop.call_exception_handler(
                 {"message": "a connection could not be accepted", "exception": exc}
             )
+        except MemoryError as exc:
+            operation = None
+            self._loop.call_exception_handler(
+                {"message": "no memory to accept a connection", "exception": exc}
+            )
+            self._loop.call_later(_NO_MEMORY_PAUSE, self._go_on, None, context=self._context)
+            return
         self._loop.call_soon(self._go_on, operation, context=self._context)
 
     def _make_all(self, accepted: list[_core.Connection]) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from hardsock.lab.unavailable import Unavailable
 from hardsock.lab.waits import Deadline, readable
 
-_READY_TIMEOUT = 20.0
+_READY_TIMEOUT = 60.0
 _STOP_TIMEOUT = 10.0
 _CONNECT_INTERVAL = 0.01
 _HOST = "127.0.0.1"
