@@ -222,7 +222,7 @@ resolver(void)
 
 START_TEST(a_lookup_that_does_not_end_is_left_behind_counted_and_gone_at_last)
 {
-    struct hs_op op = op_in(30 * MS);
+    struct hs_op op = op_in(2 * SECOND);
     struct hs_connector *cn;
     struct hs_live live;
     struct hs_conn *c;

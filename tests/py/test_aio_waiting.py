@@ -258,9 +258,14 @@ def test_a_hub_that_another_thread_closes_ends_the_wait_in_it() -> None:
     assert hub.wait(0) is None
 
 
+def _hub_that_is_found() -> Hub:
+    hub: Hub = Hub(find=lambda: hub)
+    return hub
+
+
 def test_closing_races_with_waiting() -> None:
     for _ in range(200):
-        hub: Hub = Hub(find=lambda: hub)
+        hub = _hub_that_is_found()
         begin = threading.Barrier(2)
 
         def wait(hub: Hub = hub, begin: threading.Barrier = begin) -> object:
