@@ -7,8 +7,9 @@ import gc
 import importlib.util
 import os
 import signal
+import subprocess
 from collections.abc import Generator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -34,6 +35,18 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda _number, _frame: None)
+    subprocess.Popen.__exit__ = _leave  # type: ignore[method-assign]
+
+
+_wait_and_leave = subprocess.Popen.__exit__
+
+
+def _leave(process: subprocess.Popen[Any], kind: type[BaseException] | None, *raised: Any) -> None:
+    """A program whose block has failed is ended: it may be one that runs until it is told to end, and
+    the failure would wait for it and never be told."""
+    if kind is not None:
+        process.kill()
+    _wait_and_leave(process, kind, *raised)
 
 
 @pytest.hookimpl(wrapper=True)

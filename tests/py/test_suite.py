@@ -1,9 +1,10 @@
-"""What makes the run of this suite cheap."""
+"""What makes the run of this suite cheap, and has it end."""
 
 from __future__ import annotations
 
 import gc
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -41,3 +42,12 @@ def test_make_has_interpreters_keep_their_bytecode() -> None:
     told = subprocess.run(argv, cwd=TOP, env=env, check=True, capture_output=True, text=True)
     assert "PATH=" in told.stdout
     assert "PYTHONDONTWRITEBYTECODE" not in told.stdout
+
+
+def test_a_test_that_fails_does_not_wait_for_a_program_without_an_end() -> None:
+    with (
+        pytest.raises(LookupError, match="failed"),
+        subprocess.Popen(["sleep", "infinity"]) as process,
+    ):
+        raise LookupError("failed")
+    assert process.returncode == -signal.SIGKILL
