@@ -54,7 +54,7 @@ GROUPS = (
         *("psycopg", ("psycopg", "psycopg_pool"), ("test_psycopg.py",), ("psycopg-binary",)),
         oldest=("psycopg-binary==3.2.*",),  # The two have to be of one version.
     ),
-    Group("databases", ("PyMySQL", "pg8000"), ("test_databases.py",)),
+    Group("databases", ("PyMySQL",), ("test_databases.py",), ("pg8000",)),
     Group("httpx", ("httpx", "httpx2"), ("test_httpx.py",)),
     Group("httpcore", ("httpcore",), ("test_httpcore.py",)),
     Group("sdks", ("openai", "anthropic"), ("test_llm_sdks.py",)),

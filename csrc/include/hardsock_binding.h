@@ -9,7 +9,6 @@
 
 #include "hardsock.h"
 
-
 /* ---- How long things take ------------------------------------------------------------------ */
 
 struct hs_spread {
