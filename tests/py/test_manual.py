@@ -183,7 +183,7 @@ def test_without_a_word_the_command_shows_what_there_is(
 
 @pytest.mark.parametrize(
     ("words", "meant"),
-    [(["explane"], "explain"), (["lab", "rnu"], "run"), (["top", "--view", "poolz"], "pools")],
+    [(["explainz"], "explain"), (["lab", "rnu"], "run"), (["top", "--view", "poolz"], "pools")],
 )
 def test_of_a_word_that_it_does_not_know_it_asks_which_was_meant(
     words: list[str], meant: str, capsys: pytest.CaptureFixture[str]
