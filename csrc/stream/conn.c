@@ -55,7 +55,7 @@ conn_new(int family, const struct hs_addr *peer, const struct hs_sockopts *opts,
     c->magic = CONN_MAGIC;
     c->refs = 1;
     c->handles = 1;
-    c->family = family;
+    c->family = (sa_family_t)family;
     hs_addr_copy(&c->peer, peer);
     c->layer = &hs_tcp_layer;
     for (int dir = HS_DIR_IN; dir <= HS_DIR_OUT; dir++)

@@ -120,7 +120,8 @@ struct hs_conn {
     unsigned magic;
     atomic_int refs;
     atomic_int handles;
-    int family;
+    sa_family_t family;
+    bool mptcp; /* asked for, or what it is; before others know c */
     struct hs_fd fd;
     const struct hs_layer *layer; /* changes once, with both directions claimed, as tls does */
     struct hs_tls *_Atomic tls;   /* owns; NULL: plain */
@@ -160,7 +161,6 @@ struct hs_conn {
     uint16_t changed;                    /* settings that the kernel made into something else */
     atomic_uchar local_state;            /* LOCAL_*: whether local is there */
     bool drained;                        /* the last try took all there was; belongs with `in` */
-    bool mptcp;                          /* asked for, or what it is; before others know c */
     struct sockaddr_in6 local;           /* of either family, from the first question on */
     struct hs_sockopts opts;             /* as asked; immutable */
     struct hs_roll_entry roll;
