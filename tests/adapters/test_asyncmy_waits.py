@@ -9,10 +9,11 @@ import pytest
 
 from adapters.database_contract import *
 from adapters.mysql_client import MySQLClient
+from support.require import need_module
 
 LIBRARY = MySQLClient("asyncmy", "asyncmy.errors")
 
 
 @pytest.fixture(autouse=True)
 def _installed() -> None:
-    pytest.importorskip("asyncmy")
+    need_module("asyncmy")

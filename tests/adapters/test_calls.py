@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import http.client
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import httpx
@@ -50,6 +51,25 @@ def calls_of(function: Callable[[], object]) -> int:
         sys.setprofile(note)
         try:
             function()
+        finally:
+            sys.setprofile(None)
+        found.append(count)
+    return min(found)
+
+
+async def calls_of_awaited(ask: Callable[[], Awaitable[object]], tries: int = TRIES) -> int:
+    """As ``calls_of``, of what is awaited; it has been asked before."""
+    found = []
+    for _ in range(tries):
+        count = 0
+
+        def note(_frame: Any, event: str, _arg: Any) -> None:
+            nonlocal count
+            count += event in ("call", "c_call")
+
+        sys.setprofile(note)
+        try:
+            await ask()
         finally:
             sys.setprofile(None)
         found.append(count)
@@ -130,21 +150,7 @@ def test_an_awaited_command_of_redis_makes_few_calls_more(opened: ExitStack) -> 
         ):
             for _ in range(3):
                 await client.get("key")
-            counts = []
-            for _ in range(2 * TRIES):
-                count = 0
-
-                def note(_frame: Any, event: str, _arg: Any) -> None:
-                    nonlocal count
-                    count += event in ("call", "c_call")
-
-                sys.setprofile(note)
-                try:
-                    await client.get("key")
-                finally:
-                    sys.setprofile(None)
-                counts.append(count)
-            found.append(min(counts))
+            found.append(await calls_of_awaited(partial(client.get, "key"), 2 * TRIES))
             await client.aclose()
         plain, ours = found
         # Before 3.12 plain redis-py has a task for each command, by wait_for(), which waits for nothing.
@@ -297,22 +303,9 @@ def test_a_request_of_aiohttp_on_our_loop_makes_few_calls_more(opened: ExitStack
     async def main() -> int:
         made, ask, close = _aiohttp(server)
         session = await made
-        found = []
-        for _ in range(TRIES):
-            count = 0
-
-            def note(_frame: Any, event: str, _arg: Any) -> None:
-                nonlocal count
-                count += event in ("call", "c_call")
-
-            sys.setprofile(note)
-            try:
-                await ask(session)
-            finally:
-                sys.setprofile(None)
-            found.append(count)
+        found = await calls_of_awaited(lambda: ask(session))
         await close(session)
-        return min(found)
+        return found
 
     plain, ours = asyncio.run(main()), hsloop.run(main())
     assert ours - plain <= 8, (plain, ours)

@@ -23,7 +23,7 @@ from hardsock.aio import loop as hsloop
 from hardsock.lab.servers.process import Server
 from hardsock.lab.threads import IO_WAITS, Call
 from hardsock.lab.waits import poll_until
-from support.require import require
+from support.require import need_module, require
 from support.servers.databases import mariadb
 from support.tls import Identities
 
@@ -135,7 +135,7 @@ def test_rows_that_are_streamed_end(
     server: Server, ids: Identities, name: str, tls: bool, end: str
 ) -> None:
     if name == "asyncmy":  # It is built by a C compiler where there is no wheel.
-        pytest.importorskip(name)
+        need_module(name)
     library = importlib.import_module(name)
     streaming = importlib.import_module(f"{name}.cursors").SSCursor
 

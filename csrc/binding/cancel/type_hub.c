@@ -325,7 +325,7 @@ hub_wait(PyObject *obj, PyObject *timeout)
 
     if (parse_ms(timeout, &ms) < 0)
         return NULL;
-    HS_BEGIN_LOCKED(obj); /* Another thread may close it. */
+    HS_BEGIN_LOCKED(obj); /* Another thread may close it: a critical section ends for the wait. */
     known = hub_sleep((HubObject *)obj, ms, &due, &others);
     HS_END_LOCKED();
     if (!known)
