@@ -74,6 +74,11 @@ RULES: list[tuple[str, tuple[str, ...], str]] = [
         "use hs_list_new: without the GIL this one crashes for want of memory",
     ),
     (r"PyGILState_\w+" + CALL, (), "it ignores subinterpreters"),
+    (
+        r"struct tcp_info \w+;",
+        (),
+        "an older kernel, or one that is emulated, fills its beginning only: begin with = {0}",
+    ),
 ]
 # The calls that hs_sys_* stand for.
 SEAM = "only csrc/base/sys.h calls the kernel and the C library: use hs_sys_*"

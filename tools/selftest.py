@@ -352,6 +352,8 @@ class Calls(unittest.TestCase):
             ("csrc/binding/a.c", 'PyErr_Format(x, "a %zd, "\n"%.3f", y);', True),
             ("csrc/binding/a.c", 'PyErr_Format(x, "%.100s %zd %R 0x%x %%", y);', False),
             ("csrc/binding/a.c", 'snprintf(b, 4, "%lx", y);', False),
+            ("csrc/stream/roll.c", "struct tcp_info info;", True),
+            ("csrc/stream/roll.c", "struct tcp_info info = {0};", False),
         ]
         for path, code, refused in rows:
             with self.subTest(path=path, code=code):

@@ -928,7 +928,7 @@ hs_listener_addr(struct hs_listener *l, struct hs_error *err, struct hs_addr *re
 static void
 ask_queue(struct hs_listener *l, struct hs_listener_stats *stats)
 {
-    struct tcp_info info;
+    struct tcp_info info = {0};
     socklen_t len = sizeof(info);
 
     if (atomic_load(&l->retired)) {

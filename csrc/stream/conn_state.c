@@ -92,7 +92,7 @@ hs_conn_has_unread(struct hs_conn *c)
 bool
 hs_conn_tcp_is_closed(struct hs_conn *c)
 {
-    struct tcp_info info;
+    struct tcp_info info = {0};
     socklen_t len = sizeof(info);
 
     return c->family != AF_UNIX &&

@@ -395,7 +395,7 @@ hs_conn_cancel_on_end(struct hs_conn *c, bool on, struct hs_error *err)
 static bool
 is_broken(struct hs_conn *c, uint32_t events)
 {
-    struct tcp_info info;
+    struct tcp_info info = {0};
     socklen_t len = sizeof(info);
 
     if (c->family == AF_UNIX)

@@ -191,7 +191,7 @@ hs_stall_end(struct hs_conn *c, enum hs_dir dir, int64_t now)
 void
 hs_stall_ask_kernel(struct hs_conn *c)
 {
-    struct tcp_info info;
+    struct tcp_info info = {0};
     socklen_t len = offsetof(struct tcp_info, tcpi_last_ack_recv);
     int64_t span;
 

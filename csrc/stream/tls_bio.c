@@ -75,7 +75,7 @@ note_first(struct hs_tls_io *io, const char *buf, size_t n)
 static bool
 is_closed(int fd)
 {
-    struct tcp_info info;
+    struct tcp_info info = {0};
     socklen_t len = sizeof(info);
 
     return hs_sys_getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&

@@ -440,7 +440,7 @@ seconds_since(int64_t then_ns)
 static void
 about_silence(struct hs_conn *c, const struct hs_conn_info *info, char *buf, size_t size)
 {
-    struct tcp_info tcp;
+    struct tcp_info tcp = {0};
     socklen_t len = sizeof(tcp);
 
     if (info->last_read_ns == 0)
@@ -461,7 +461,7 @@ about_silence(struct hs_conn *c, const struct hs_conn_info *info, char *buf, siz
 static void
 about_stuck_send(struct hs_conn *c, const struct hs_conn_info *info, char *buf, size_t size)
 {
-    struct tcp_info tcp;
+    struct tcp_info tcp = {0};
     socklen_t len = sizeof(tcp);
 
     if (info->family == AF_UNIX ||

@@ -819,7 +819,7 @@ static void
 write_tcp(struct hs_json *j, struct hs_conn *c)
 {
     struct hs_tcp_field fields[HS_TCP_FIELDS_MAX];
-    struct tcp_info info;
+    struct tcp_info info = {0};
     socklen_t len = sizeof(info);
     size_t n;
 

@@ -236,7 +236,7 @@ END_TEST
 static void
 wait_until_over(int fd)
 {
-    struct tcp_info info;
+    struct tcp_info info = {0};
     socklen_t len = sizeof(info);
 
     EVENTUALLY(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&

@@ -230,7 +230,7 @@ peer_object(struct hs_conn *conn)
 static int
 pool_report_tcp_state(struct hs_conn *conn)
 {
-    struct tcp_info info;
+    struct tcp_info info = {0};
     socklen_t len = sizeof(info);
 
     if (hs_conn_getsockopt(conn, IPPROTO_TCP, TCP_INFO, &info, &len, NULL) != HS_OK)

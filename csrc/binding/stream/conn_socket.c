@@ -527,7 +527,7 @@ conn_tcp_info(PyObject *obj, PyObject *Py_UNUSED(ignored))
     ConnObject *self = (ConnObject *)obj;
     struct hs_conn *core = conn_core(self, "tcp_info");
     struct hs_error err = {0};
-    struct tcp_info info;
+    struct tcp_info info = {0};
     socklen_t len = sizeof(info);
     hs_err rv;
 
