@@ -155,7 +155,7 @@ def head(document: Row) -> Iterator[str]:
     yield "| | |\n|---|---|"
     yield f"| when | {machine['time']} |"
     for source in map(json.loads, sorted(sources)):
-        yield f"| source | {source['commit']}{', changed' if source['changed'] else ''} |"
+        yield f"| source | {source['commit'][:12]}{', changed' if source['changed'] else ''} |"
     yield f"| machine | {machine['cpu']}, {machine['cpus']} CPUs, {machine['memory_bytes'] >> 20} MiB, {machine['machine']} |"
     yield f"| kernel | {machine['kernel']} |"
     yield f"| versions | {versions} |"
