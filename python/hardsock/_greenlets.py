@@ -13,7 +13,7 @@ import warnings
 from hardsock._names import caller
 from hardsock._scope import in_event_loop
 
-__all__ = ["warn_of_greenlets"]
+__all__ = ["threads_are_greenlets", "warn_of_greenlets"]
 
 _TEXT = (
     "gevent runs in this thread, and a call of hardsock that waits stops all of its greenlets, "
@@ -37,3 +37,9 @@ def warn_of_greenlets() -> None:
         return
     _warned = True
     warnings.warn(_TEXT, RuntimeWarning, stacklevel=caller())
+
+
+def threads_are_greenlets() -> bool:
+    """Whether ``gevent.monkey`` makes greenlets of what ``threading`` starts."""
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
