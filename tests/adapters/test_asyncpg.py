@@ -19,6 +19,7 @@ need_module("asyncpg")
 import asyncpg
 
 import hardsock as hs
+from adapters.endings import causes
 from hardsock import aio
 from hardsock.aio import loop as hsloop
 from hardsock.lab.servers.process import Server
@@ -160,6 +161,26 @@ def test_rows_that_are_streamed_end(server: Server, tls: bool, end: str, ids: Id
             assert got or end == "own"
 
     hsloop.run(main())
+    assert hs.open_connections() == []
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_a_transaction_that_cannot_roll_back_any_more_says_why(
+    server: Server, tls: bool, ids: Identities
+) -> None:
+    """The scope has ended when the next row is asked for: the connection is lost, and BEGIN with it."""
+    token = hs.CancelToken()
+
+    async def main() -> None:
+        async with _connected(server, tls, ids) as conn:
+            with hs.scope(token):
+                async with conn.transaction():
+                    async for _ in conn.cursor("SELECT generate_series(1, 9)", prefetch=1):
+                        token.cancel("enough")
+
+    with pytest.raises(asyncpg.InterfaceError) as met:
+        hsloop.run(main())
+    assert any(isinstance(one, hs.Cancelled) for one in causes(met.value))
     assert hs.open_connections() == []
 
 

@@ -49,13 +49,14 @@ look_up(const char *host, int64_t span_ns)
 }
 
 /* Sanitizers have memory of their own for each thread, and need address space without limit; the
- * allocator of the address sanitizer leaves a child with locks that nobody will drop. */
+ * allocator of the address sanitizer leaves a child with locks that nobody will drop, and to the
+ * thread sanitizer the parent's threads go on in it: one that gets the stack of one is its end. */
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
 #define SANITIZED true
 #else
 #define SANITIZED false
 #endif
-#if defined(__SANITIZE_ADDRESS__)
+#if SANITIZED
 #define MAY_FORK_BESIDE_THREADS false
 #else
 #define MAY_FORK_BESIDE_THREADS true

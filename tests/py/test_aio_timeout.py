@@ -262,6 +262,54 @@ def test_an_error_of_the_block_stays_what_it_is(loop: str) -> None:
     run(loop, main)
 
 
+@pytest.mark.parametrize("explicit", [False, True], ids=["while it handled", "from"])
+def test_an_error_that_came_of_the_cancellation_says_what_cancelled(
+    loop: str, explicit: bool
+) -> None:
+    """A library's rollback finds its connection gone, and that is what it raises."""
+
+    async def main() -> None:
+        with pytest.raises(ZeroDivisionError) as met:
+            async with aio.timeout(FIRST):
+                try:
+                    await forever()
+                except BaseException as exc:
+                    try:
+                        raise KeyError from exc if explicit else None
+                    except KeyError:
+                        raise ZeroDivisionError  # noqa: B904
+        between = met.value.__context__
+        assert isinstance(between, KeyError)
+        why = between.__context__
+        assert isinstance(why, hs.DeadlineExceeded)
+        assert why.__cause__ is not None
+        assert not isinstance(why.__cause__, (Exception, hs.DeadlineExceeded))
+        assert between.__cause__ is (why if explicit else None)
+        await turn()
+
+    run(loop, main)
+
+
+@pytest.mark.parametrize("loop", list(RUNS))  # trio has the whole block cancelled first.
+def test_an_error_that_knows_why_already_is_told_no_more(loop: str) -> None:
+    async def main() -> None:
+        with pytest.raises(ZeroDivisionError) as met:
+            async with aio.timeout(FIRST):
+                try:
+                    await forever()
+                finally:
+                    try:
+                        await aio.sleep(LATE)
+                    except hs.DeadlineExceeded as exc:
+                        first = exc
+                        raise ZeroDivisionError from exc
+        assert met.value.__context__ is first
+        assert not isinstance(first.__context__, hs.DeadlineExceeded)
+        await turn()
+
+    run(loop, main)
+
+
 def test_a_deadline_moves_while_the_block_waits(loop: str) -> None:
     async def main() -> None:
         with pytest.raises(hs.DeadlineExceeded):

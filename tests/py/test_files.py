@@ -828,6 +828,21 @@ def test_a_file_that_nobody_closed_does_not_wait_when_it_goes(ids: Identities) -
         theirs.recv_exactly(stuffed)
 
 
+def test_a_file_whose_owner_was_told_of_the_loss_goes_without_a_warning(ids: Identities) -> None:
+    """As a driver's does that says goodbye to a server which is gone."""
+    with connected("unix", ids) as (ours, theirs):
+        theirs.close()
+        kept: list[Any] = [ours.makefile("wb"), ours.makefile("wb")]
+        for file in kept:
+            file.write(b"bye")
+            with pytest.raises(hs.Reset):
+                file.flush()
+        kept.pop()  # a warning would be an error here
+        kept[0].write(b"!")
+        with pytest.warns(ResourceWarning, match="of 4 bytes that it kept not all could be sent"):
+            kept.clear()
+
+
 # ---- what socket's files have
 
 

@@ -150,6 +150,10 @@ class HostScope:
             return False
         return isinstance(exc, asyncio.CancelledError)
 
+    def _is_cancel(self, exc: BaseException) -> bool:
+        """Whether this is a cancellation, by whomever."""
+        return isinstance(exc, asyncio.CancelledError)
+
     def _forget(self) -> None:
         """In the place of what `_is_own_cancel` has not done, as an interrupt came."""
         if self._cancelled and _COUNTS and self._task.cancelling() > self._cancelling:
@@ -247,10 +251,29 @@ class HostScope:
         self._end_of_block()
         error, self._error = self._error, None
         try:
-            if self._is_own_cancel(*exc_info) and error is not None:
-                raise error from exc_info[1]
+            own, exc = self._is_own_cancel(*exc_info), exc_info[1] if exc_info else None
+            if own and error is not None:
+                raise error from exc
+            if exc is not None and error is not None:
+                self._explain(exc, error)
         finally:
+            exc = None
             del error, exc_info  # Its traceback holds this frame.
+
+    def _explain(self, exc: BaseException, error: BaseException) -> None:
+        """Have *exc*, by which the block failed while it was cancelled, say why it was.
+
+        As a library's rollback does that finds its connection gone. It stays the error, as within
+        asyncio.timeout: it may tell of something that nobody else knows of.
+        """
+        while (before := exc.__context__) is not None and not isinstance(before, type(error)):
+            if self._is_cancel(before):
+                error.__cause__ = before
+                if exc.__cause__ is before:
+                    exc.__cause__ = error
+                exc.__context__ = error
+                return
+            exc = before
 
     def forget(self) -> None:
         """Be over, however far `enter` or `leave` has come; also by the collector, in any thread."""

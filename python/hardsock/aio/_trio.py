@@ -161,6 +161,9 @@ class _Scope(HostScope):
         self._entered = False
         return bool(self._scope.__exit__(*exc_info)) and self._scope.cancelled_caught
 
+    def _is_cancel(self, exc: BaseException) -> bool:
+        return isinstance(exc, trio.Cancelled)
+
     def _forget(self) -> None:
         if getattr(self, "_entered", False):
             self._entered = False

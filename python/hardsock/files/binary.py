@@ -232,9 +232,10 @@ class ConnectionFile(ConnectionReader):
         self._mode = mode
         self._size = size
         self._pending = bytearray()
+        self._told = 0  # how many bytes that are kept an error has told the caller of
         self._midway = False  # bytes of the message are out, and it is not over
         self._room = size  # -1: it is closed
-        self._writing = threading.Lock()  # around these three; never waited for
+        self._writing = threading.Lock()  # around these four; never waited for
         super().__init__(conn)
         if "r" not in mode:
             self._recv = self._read = self._readline = _refuse_reading
@@ -295,8 +296,13 @@ class ConnectionFile(ConnectionReader):
     def _send_all(self, data: Any, timeout: float | None = None) -> None:
         """Send what is kept and *data*; that it fails within a message poisons."""
         if self._pending or data:
-            self._handle._file_write(self._pending, data, self._midway, timeout)
+            try:
+                self._handle._file_write(self._pending, data, self._midway, timeout)
+            except BaseException:
+                self._told = len(self._pending)
+                raise
             self._pending.clear()
+            self._told = 0
 
     def _send_some(self) -> bool:
         """Send what the kernel takes of what is kept; whether that is anything."""
@@ -359,13 +365,15 @@ class ConnectionFile(ConnectionReader):
         super().close()
 
     def __del__(self) -> None:
-        """Send what can be sent without waiting; tell of what was lost."""
+        """Send what can be sent without waiting; tell of what was lost, unless an error has told."""
         if self.closed:
             return
-        kept = len(self._pending)
+        kept, told = len(self._pending), self._told
         try:
             self._send_all(b"", timeout=0.0)
         except Exception as exc:
+            if kept <= told:
+                return
             text = f"unclosed {self!r}: of {kept} bytes that it kept not all could be sent: {exc}"
             warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,5 +17,11 @@ def redis_server(*options: str) -> Iterator[Server]:
         port = free_port()
         argv = [program, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(directory)]
         argv += ["--save", "", "--appendonly", "no", "--daemonize", "no", *options]
-        with running("redis", argv, port, directory) as server:
+        with running("redis", argv, port, directory, is_ready=_answers) as server:
             yield server
+
+
+def _answers(sock: socket.socket) -> bool:
+    """It listens on one port after another (TLS, unix), and answers when it listens on all."""
+    sock.sendall(b"PING\r\n")
+    return bool(sock.recv(1))
