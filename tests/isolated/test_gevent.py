@@ -155,3 +155,54 @@ def test_serving_beside_greenlets_works_where_threads_are_threads() -> None:
         """,
         patched=False,
     )
+
+
+def test_every_module_can_be_imported_where_all_is_patched() -> None:
+    """gevent takes classes away (``selectors.EpollSelector``), and puts others in the place of ``ssl``'s."""
+    run(
+        """
+        import importlib, pkgutil
+        warnings.simplefilter("ignore")
+        def walk(package):
+            for one in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+                if one.name.endswith("__main__"):
+                    continue
+                try:
+                    module = importlib.import_module(one.name)
+                except ImportError:  # A library that is not installed.
+                    continue
+                if one.ispkg:
+                    walk(module)
+        walk(hs)
+        assert "hardsock.adapters.redis" in sys.modules or not importlib.util.find_spec("redis")
+        for each in (*theirs, listener): each.close()
+        """,
+        patched=True,
+    )
+
+
+def test_a_loop_of_ours_runs_in_a_thread_of_gevents_pool_where_all_is_patched() -> None:
+    run(
+        """
+        from hardsock.aio.loop import EventLoop
+
+        async def main():
+            async with await aio.connect(address, timeout=30) as conn:
+                await conn.sendall(b"hello")
+
+        def ask():
+            loop = EventLoop()
+            try:
+                loop.run_until_complete(main())
+            finally:
+                loop.close()
+
+        asking = gevent.get_hub().threadpool.spawn(ask)
+        warnings.simplefilter("ignore", RuntimeWarning)
+        asking.get()
+        with listener.accept(timeout=30) as conn:
+            assert conn.recv_exactly(5, timeout=30) == b"hello"
+        for each in (*theirs, listener): each.close()
+        """,
+        patched=True,
+    )
