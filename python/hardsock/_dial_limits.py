@@ -6,6 +6,7 @@ from types import TracebackType
 
 from hardsock import _core
 from hardsock._core import CancelToken
+from hardsock._names import names_checked
 from hardsock._typing import NamedTuple
 
 __all__ = ["DialLimits", "DialPlace", "DialStats"]
@@ -69,6 +70,7 @@ class DialPlace:
         self.__exit__(exc_type, exc, traceback)
 
 
+@names_checked
 class DialLimits:
     """Limits for connections in the making, shared by all calls of ``connect`` that are given it.
 

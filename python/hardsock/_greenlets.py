@@ -12,8 +12,13 @@ import warnings
 
 from hardsock._names import caller
 from hardsock._scope import in_event_loop
+from hardsock._typing import TYPE_CHECKING
 
-__all__ = ["warn_of_greenlets"]
+if TYPE_CHECKING:
+    from types import ModuleType
+    from typing import Any
+
+__all__ = ["threads_are_greenlets", "unpatched", "warn_of_greenlets"]
 
 _TEXT = (
     "gevent runs in this thread, and a call of hardsock that waits stops all of its greenlets, "
@@ -37,3 +42,15 @@ def warn_of_greenlets() -> None:
         return
     _warned = True
     warnings.warn(_TEXT, RuntimeWarning, stacklevel=caller())
+
+
+def threads_are_greenlets() -> bool:
+    """Whether ``gevent.monkey`` makes greenlets of what ``threading`` starts."""
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
+
+
+def unpatched(module: ModuleType, name: str) -> Any:
+    """What *module* had under *name* before ``gevent.monkey``, which takes some classes away."""
+    monkey = sys.modules.get("gevent.monkey")
+    return getattr(module, name) if monkey is None else monkey.get_original(module.__name__, name)

@@ -52,7 +52,7 @@ def run(code: str, *, patched: bool) -> None:
         [sys.executable, "-W", "error", "-c", prelude + textwrap.dedent(code)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
@@ -94,4 +94,119 @@ def test_a_thread_of_its_own_and_an_event_loop_are_not_warned_of() -> None:
         listener.close()
         """,
         patched=False,
+    )
+
+
+def test_ssl_of_gevent_does_not_become_a_second_owner() -> None:
+    """Its ``SSLSocket`` is no ``ssl.SSLSocket`` and no ``socket.socket``, and takes the number first as well."""
+    run(
+        """
+        import gc, os, ssl
+        warnings.simplefilter("ignore", RuntimeWarning)
+        conn, peer = hs.adopt(theirs[0]), theirs[1]
+        peer.sendall(b"220 go ahead\\r\\nrest")
+        conn.recv_line(hs.Line("\\r\\n"), timeout=30)
+        context = ssl.create_default_context()
+        assert type(context).__module__ == "gevent.ssl"
+        try:
+            context.wrap_socket(conn, server_hostname="example.org")
+        except hs.Busy:
+            pass
+        else:
+            raise AssertionError
+        gc.collect()
+        assert os.readlink(f"/proc/self/fd/{conn.fileno()}").startswith("socket:")
+        conn.sendall(b"still mine")
+        assert peer.recv(10) == b"still mine"
+        import hardsock.compat.socket, hardsock.running.routes
+        for each in (conn, peer, listener): each.close()
+        """,
+        patched=True,
+    )
+
+
+def test_serving_where_threads_are_greenlets_says_so() -> None:
+    """The first thread that waits for a client would stop the one that has made it, for ever."""
+    run(
+        """
+        warnings.simplefilter("ignore", RuntimeWarning)
+        try:
+            hs.serve(print, ("127.0.0.1", 0), drain_timeout=1)
+        except RuntimeError as exc:
+            assert "gevent has made greenlets" in str(exc), exc
+            assert "patch_all(thread=False)" in str(exc), exc
+        else:
+            raise AssertionError
+        for each in (*theirs, listener): each.close()
+        """,
+        patched=True,
+    )
+
+
+def test_serving_beside_greenlets_works_where_threads_are_threads() -> None:
+    run(
+        """
+        warnings.simplefilter("ignore", RuntimeWarning)
+        monkey.patch_all(thread=False)
+        with hs.serve(lambda conn: conn.sendall(b"hello"), ("127.0.0.1", 0), drain_timeout=30) as server:
+            with hs.connect(server.address, timeout=30) as conn:
+                assert conn.recv_exactly(5, timeout=30) == b"hello"
+        for each in (*theirs, listener): each.close()
+        """,
+        patched=False,
+    )
+
+
+def test_every_module_can_be_imported_where_all_is_patched() -> None:
+    """gevent takes classes away (``selectors.EpollSelector``), and puts others in the place of ``ssl``'s.
+
+    Of the adapters one stands for all: what costs half a minute is the libraries.
+    """
+    run(
+        """
+        import importlib, pkgutil
+        warnings.simplefilter("ignore")
+        def walk(package):
+            for one in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+                if one.name.endswith(("__main__", ".adapters", ".demo", ".lab")):
+                    continue
+                try:
+                    module = importlib.import_module(one.name)
+                except ImportError:  # A library that is not installed.
+                    continue
+                if one.ispkg:
+                    walk(module)
+        walk(hs)
+        if importlib.util.find_spec("redis"):
+            import hardsock.adapters.redis
+        for each in (*theirs, listener): each.close()
+        """,
+        patched=True,
+    )
+
+
+def test_a_loop_of_ours_runs_in_a_thread_of_gevents_pool_where_all_is_patched() -> None:
+    run(
+        """
+        from hardsock.aio.loop import EventLoop
+
+        async def main():
+            async with await aio.connect(address, timeout=30) as conn:
+                await conn.sendall(b"hello")
+
+        def ask():
+            loop = EventLoop()
+            try:
+                loop.run_until_complete(main())
+            finally:
+                loop.close()
+
+        asking = gevent.get_hub().threadpool.spawn(ask)
+        warnings.simplefilter("ignore", RuntimeWarning)
+        asking.get()
+        with listener.accept(timeout=30) as conn:
+            assert conn.recv_exactly(5, timeout=30) == b"hello"
+        for each in (*theirs, listener): each.close()
+        """,
+        patched=True,
     )

@@ -465,6 +465,49 @@ def test_a_call_ends_at_its_deadline_however_the_bytes_drip(name: str) -> None:
                 assert len(got) == 10
 
 
+WRITTEN: dict[str, tuple[dict[str, Any], Callable[[Any], Any]]] = {
+    "write": ({"mode": "wb"}, lambda file: file.write(b"x" * (4 << 20))),
+    "writelines": ({"mode": "wb"}, lambda file: file.writelines([b"x" * 1000] * 4000)),
+    "flush": (
+        {"mode": "wb", "buffering": 8 << 20},
+        lambda file: (file.write(b"x" * (4 << 20)), file.flush()),
+    ),
+    "close": (
+        {"mode": "wb", "buffering": 8 << 20},
+        lambda file: (file.write(b"x" * (4 << 20)), file.close()),
+    ),
+    "text write": ({"mode": "w"}, lambda file: file.write("x" * (4 << 20))),
+    "text writelines": ({"mode": "w"}, lambda file: file.writelines(["x" * 1000] * 4000)),
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_a_call_ends_at_its_deadline_however_slowly_the_peer_reads(
+    ids: Identities, name: str
+) -> None:
+    """The peer takes 4 KiB in a twentieth of a second: all of it would be a minute."""
+    form, call = WRITTEN[name]
+    over = threading.Event()
+
+    def take(conn: hs.Connection) -> None:
+        while not over.wait(0.05):
+            conn.recv(4096, timeout=30)
+
+    with connected("unix", ids) as (ours, theirs), Call(take, theirs):
+        try:
+            ours.settimeout(0.25)
+            file = ours.makefile(**form)
+            with pytest.raises(hs.DeadlineExceeded) as caught:
+                call(file)
+            assert caught.value.elapsed is not None
+            assert caught.value.elapsed < 15
+            assert ours.write_poisoned
+        finally:
+            over.set()
+        with suppress(hs.Poisoned):
+            file.close()
+
+
 def test_settimeout_holds_for_files_that_were_made_before(
     pair: tuple[hs.Connection, hs.Connection],
 ) -> None:

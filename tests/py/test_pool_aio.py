@@ -79,13 +79,14 @@ def test_block_borrows_and_returns(any_run: Run, echo: EchoServer) -> None:
     any_run(main())
 
 
-def test_excess_bytes_do_not_reach_the_next_borrower(any_run: Run) -> None:
-    def answer(conn: hs.Connection) -> None:
-        excess = b"12345"
-        while asked := conn.recv(1, token=hs.draining()):
-            conn.sendall(b"<" + asked * 3 + b">" + excess)
-            excess = b""
+def answer_with_excess(conn: hs.Connection) -> None:
+    excess = b"12345"
+    while asked := conn.recv(1, token=hs.draining()):
+        conn.sendall(b"<" + asked * 3 + b">" + excess)
+        excess = b""
 
+
+def test_excess_bytes_do_not_reach_the_next_borrower(any_run: Run) -> None:
     async def main(address: Any) -> None:
         async with aio.Pool(address, max_size=1) as pool:
             async with pool.connection(timeout=30) as conn:
@@ -100,8 +101,35 @@ def test_excess_bytes_do_not_reach_the_next_borrower(any_run: Run) -> None:
                 conn.mark_clean()
             assert pool.stats().closed_by_reason["unsolicited"] == 1
 
-    with hs.serve(answer, ("127.0.0.1", 0), drain_timeout=30) as server:
+    with hs.serve(answer_with_excess, ("127.0.0.1", 0), drain_timeout=30) as server:
         any_run(main(server.address))
+
+
+def test_excess_bytes_do_not_reach_a_task_in_the_queue(run: Run) -> None:
+    async def main(address: Any) -> None:
+        async with aio.Pool(address, max_size=1) as pool:
+
+            async def borrow() -> bytes:
+                async with pool.connection(timeout=60) as conn:
+                    await conn.sendall(b"b")
+                    answer = await conn.recv_exactly(5, timeout=30)
+                    conn.mark_clean()
+                    return answer
+
+            async with pool.connection(timeout=30) as conn:
+                borrowing = asyncio.ensure_future(borrow())
+                await task_parked(borrowing)
+                assert pool.stats().waiting == 1
+                await conn.sendall(b"a")
+                assert await conn.recv_exactly(5, timeout=30) == b"<aaa>"
+                while unread(conn.fileno()) < 5:
+                    pass
+                conn.mark_clean()
+            assert await borrowing == b"<bbb>"
+            assert pool.stats().closed_by_reason["unsolicited"] == 1
+
+    with hs.serve(answer_with_excess, ("127.0.0.1", 0), drain_timeout=30) as server:
+        run(main(server.address))
 
 
 def test_lent_names_the_task_and_the_line(run: Run, echo: EchoServer) -> None:

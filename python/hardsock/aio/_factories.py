@@ -259,6 +259,7 @@ async def listen(
     )
 
 
+@suggests
 def adopt(
     conn: hardsock.Connection | socket.socket | int, *, options: SocketOptions | None = None
 ) -> Connection:

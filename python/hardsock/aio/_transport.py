@@ -26,11 +26,12 @@ import selectors
 import socket
 import weakref
 from collections.abc import Callable
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from hardsock import _core
 from hardsock._core import Hub, Operation
 from hardsock._errors import Closed, HardsockError
+from hardsock._greenlets import unpatched
 from hardsock.aio._connection import Connection
 from hardsock.aio._host import loop_ended, tell_scopes
 from hardsock.aio._host_scope import HostScope, in_vain, without_scopes
@@ -153,7 +154,13 @@ class SocketFace:
         return f"<hardsock.aio.SocketFace of {self._conn!r}>"
 
 
-class Unsent(selectors.EpollSelector):
+if TYPE_CHECKING:
+    from selectors import EpollSelector
+else:
+    EpollSelector = unpatched(selectors, "EpollSelector")
+
+
+class Unsent(EpollSelector):
     """The selector of a loop; before each wait it sends what the loop's transports have gathered.
 
     A loop that ends its run does not wait any more: it calls `send_all` itself.

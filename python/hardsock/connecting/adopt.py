@@ -11,18 +11,20 @@ import ssl
 from hardsock import _core
 from hardsock._core import Connection
 from hardsock._greenlets import warn_of_greenlets
+from hardsock._names import caller, suggests
 from hardsock._options import SocketOptions, kernel_settings
 from hardsock.connecting.connect import warn_of_changes
 
 __all__ = ["adopt"]
 
 
+@suggests
 def adopt(sock: socket.socket | int, *, options: SocketOptions | None = None) -> Connection:
     """Own a connected stream socket (TCP or unix), given as ``socket.socket`` or descriptor.
 
     A ``socket.socket`` is detached: only the Connection may be used from then on. On failure it
-    keeps what it had. A descriptor must have no other owner: adopting that of a Connection makes
-    two. Settings are left alone unless *options* are given.
+    keeps what it had. A descriptor that has an owner here is refused; one that other code owns must
+    be its no more. Settings are left alone unless *options* are given.
 
     Raises:
         ValueError: It is no stream socket, or it has no peer.
@@ -40,5 +42,5 @@ def adopt(sock: socket.socket | int, *, options: SocketOptions | None = None) ->
         conn = _core.adopt(sock.fileno(), sockopts=kernel)
         sock.detach()
     if conn.changed_settings:
-        warn_of_changes(conn.audit(), stacklevel=2)
+        warn_of_changes(conn.audit(), stacklevel=caller())
     return conn

@@ -10,6 +10,7 @@ from typing import Any
 from hardsock._core import Connection
 from hardsock._dial_limits import DialLimits
 from hardsock._errors import ConnectError
+from hardsock._names import suggests
 from hardsock.connecting.connect import connect
 
 __all__ = ["create_connection"]
@@ -41,6 +42,7 @@ def _all_of(exc: ConnectError) -> BaseException:
     return group("create_connection failed", tried or [exc])  # type: ignore[no-any-return]
 
 
+@suggests
 def create_connection(
     address: tuple[Any, Any],
     timeout: float | None = _DEFAULT,

@@ -9,8 +9,8 @@ a few milliseconds in a program with very many; it happens only when ``detach()`
 
 from __future__ import annotations
 
+import _socket
 import gc
-import socket
 import ssl
 import warnings
 from types import CodeType
@@ -20,7 +20,8 @@ from hardsock import _core
 from hardsock._errors import EscapeWarning
 from hardsock.pool.records import site_at
 
-_CREATE = ssl.SSLSocket._create.__func__.__code__  # type: ignore[attr-defined]
+# gevent puts a class of its own in its place, which has no such method.
+_CREATE = getattr(getattr(ssl.SSLSocket, "_create", None), "__code__", None)
 _told: dict[Any, Any] = {}
 """What the warnings module keeps of what it has told: once for each line."""
 
@@ -39,11 +40,14 @@ def leaving(caller: CodeType) -> None:
 
 
 def disown(number: int) -> int:
-    """Take the descriptor *number* from every ``socket.socket`` that has it; returns how many."""
+    """Take the descriptor *number* from every socket that has it; returns how many.
+
+    The class is that of C: gevent's sockets hold one of it, and are no ``socket.socket``.
+    """
     found = 0
     for one in gc.get_objects():
         # type(), since an object may claim any __class__.
-        if issubclass(type(one), socket.socket) and socket.socket.fileno(one) == number:
-            socket.socket.detach(one)
+        if issubclass(type(one), _socket.socket) and _socket.socket.fileno(one) == number:
+            _socket.socket.detach(one)
             found += 1
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from hardsock._names import names_checked
 from hardsock._options import _check_int
 from hardsock.listening.networks import Network, networks
 
@@ -13,6 +14,7 @@ __all__ = ["PeerLimits"]
 _MOST = 1_000_000
 
 
+@names_checked
 @dataclass(frozen=True, kw_only=True)
 class PeerLimits:
     """Limits of each peer: an IPv4 address or an IPv6 /64, which is what one subscriber has.

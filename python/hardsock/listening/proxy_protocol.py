@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from hardsock._names import names_checked
 from hardsock._options import _check_seconds
 from hardsock.listening.networks import Network, networks
 
 __all__ = ["ProxyProtocol"]
 
 
+@names_checked
 @dataclass(frozen=True)
 class ProxyProtocol:
     """The PROXY protocol (HAProxy's proxy-protocol.txt), versions 1 and 2, on a listener.

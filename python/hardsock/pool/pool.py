@@ -26,6 +26,7 @@ from hardsock._errors import (
     PoolWarning,
 )
 from hardsock._greenlets import warn_of_greenlets
+from hardsock._names import advice
 from hardsock._observe import events
 from hardsock._options import SocketOptions, kernel_settings
 from hardsock._records import LeaseRecord
@@ -519,6 +520,12 @@ class PoolManager:
     ) -> None:
         if isinstance(max_pools, bool) or not isinstance(max_pools, int) or max_pools < 1:
             raise ValueError(f"max_pools must be an int of at least 1, got {max_pools!r}")
+        own = Pool.__new__.__kwdefaults__ or {}
+        names = ["options", "max_pools", *own, *PoolOptions.__dataclass_fields__]
+        for wrong in settings.keys() - names:  # Now, and not when the first pool is made.
+            raise TypeError(
+                f"PoolManager() got an unexpected keyword argument {wrong!r}{advice(wrong, names)}"
+            )
         self._options = options
         self._settings = settings
         self._max_pools = max_pools

@@ -12,6 +12,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from hardsock._greenlets import threads_are_greenlets
+
 __all__ = ["daemons_are_allowed", "new_thread", "start_thread", "tell_before_joining"]
 
 
@@ -30,8 +32,14 @@ def start_thread(thread: threading.Thread) -> None:
     """Start it.
 
     Raises:
-        RuntimeError: There can be no more threads, or this interpreter forbids them.
+        RuntimeError: There can be no more threads, this interpreter forbids them, or what would
+            start is none.
     """
+    if threads_are_greenlets():  # The first one that waits would not let this one go on.
+        raise RuntimeError(
+            "serve() runs handlers in threads, which gevent has made greenlets here: "
+            "patch_all(thread=False), or use hardsock.aio.serve() in a process without the patch"
+        )
     try:
         thread.start()
     except RuntimeError as exc:

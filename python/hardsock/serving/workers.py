@@ -10,8 +10,8 @@ import sys
 import threading
 import time
 import traceback
+from _queue import SimpleQueue  # gevent puts one for greenlets into queue
 from collections.abc import Callable
-from queue import SimpleQueue
 
 from hardsock.serving.ledger import Served
 from hardsock.serving.seldom import Seldom
