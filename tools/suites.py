@@ -42,14 +42,26 @@ class Suite:
     calls it, which is put below build/suites by hand."""
     server: Callable[[Path], AbstractContextManager[object]] = nullcontext
     """What runs meanwhile; told where the source is."""
+    options: tuple[str, ...] = ()
+    """Of pytest; ``{port}`` is the server's."""
     jobs: str = ""
     """Processes, if not as many as JOBS says: the tests share a server's tables, say."""
 
 
+sys.path[:0] = [str(common.ROOT / "python"), str(common.ROOT / "tests")]
+
+
 @contextmanager
-def _database(source: Path) -> Iterator[None]:
+def _redis(_source: Path) -> Iterator[int]:
+    from support.servers import redis_server
+
+    with redis_server("--enable-debug-command", "local") as server:
+        yield server.port
+
+
+@contextmanager
+def _database(source: Path) -> Iterator[int]:
     """A MariaDB with what PyMySQL's suite wants to find in it."""
-    sys.path[:0] = [str(common.ROOT / "python"), str(common.ROOT / "tests")]
     from support.servers.databases import mariadb
 
     with mariadb(grants=True, **{"local-infile": "on"}) as server:
@@ -65,7 +77,7 @@ def _database(source: Path) -> Iterator[None]:
         for name in ("test1", "test2"):
             code += f"; c.execute('create database {name} character set utf8mb4')"
         subprocess.run([python, "-c", code, json.dumps(where)], check=True)
-        yield
+        yield port
 
 
 _TEST = "test/with_dummyserver/test_"
@@ -90,6 +102,25 @@ SUITES = (
             *("pytest<9", "pytest-httpbin", "pytest-trio", "pytest-xdist"),
         ),
         ("tests",),
+    ),
+    Suite(
+        *("redis", "8.1.0", "over_redis"),
+        (
+            *("aiohttp", "async-timeout", "cachetools", "numpy", "packaging", "pybreaker"),
+            *("opentelemetry-api", "opentelemetry-sdk", "redis-entraid", "uvloop", "xxhash"),
+            *("pytest", "pytest-asyncio", "pytest-timeout", "pytest-xdist"),
+        ),
+        tuple(
+            f"tests/{folder}test_{name}.py"
+            for folder in ("", "test_asyncio/")
+            for name in ("connection", "connection_pool", "lock", "pipeline", "scripting")
+        ),
+        server=_redis,
+        options=(
+            "--redis-url=redis://127.0.0.1:{port}/0",
+            *("-m", "not onlycluster and not redismod and not ssl"),
+        ),
+        jobs="0",
     ),
     Suite(
         *("PyMySQL", "1.1.1", "over_pymysql"),
@@ -142,7 +173,8 @@ def outcomes(suite: Suite, over: bool) -> dict[str, str]:
     # Its own settings, also where it has none: pytest would look further up, and find ours.
     argv = [python, "-m", "pytest", "-c", "pyproject.toml", "-q", "-n", jobs]
     argv += ["-p", "no:cacheprovider"]
-    with suite.server(source), open(report.with_suffix(".log"), "wb") as log:
+    with suite.server(source) as port, open(report.with_suffix(".log"), "wb") as log:
+        argv += [option.format(port=port) for option in suite.options]
         subprocess.run(
             [*argv, f"--junitxml={report}", *suite.tests],
             cwd=source,
