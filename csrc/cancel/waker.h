@@ -10,6 +10,7 @@
 #define HS_CANCEL_WAKER_H
 
 #include "hardsock.h"
+#include "hardsock_binding.h"
 #include "../base/list.h"
 #include "../base/lock.h"
 #include "../base/own_fd.h"
@@ -79,8 +80,5 @@ HS_NODISCARD hs_err hs_sleep(int fd, short events, int64_t deadline_ns, struct h
 struct epoll_event;
 HS_NODISCARD hs_err hs_wait_epoll(int epoll_fd, struct epoll_event *ret_event,
                                   struct hs_error *err);
-
-/* Changes in every child of a fork: what was made before belongs to the parent. */
-unsigned hs_fork_generation(void);
 
 #endif

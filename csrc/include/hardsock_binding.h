@@ -9,6 +9,9 @@
 
 #include "hardsock.h"
 
+/* Changes in every child of a fork: what was made before belongs to the parent. */
+unsigned hs_fork_generation(void);
+
 /* ---- How long things take ------------------------------------------------------------------ */
 
 struct hs_spread {

@@ -126,6 +126,7 @@ class ContextValue:
         /,
     ) -> None: ...
 
+def _running_loop() -> Any: ...
 def _set_scope_functions(
     load_host_scope: Callable[[], Callable[[CancelToken, bool, bool], Any]],
     decorated: Callable[[Scope, Any], Any],

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from support.require import need_testcapi
+from support.faults import strace_inject
+from support.require import available, need_testcapi
 
 
 def run(code: str, *directories: Path) -> str:
@@ -191,6 +192,60 @@ def test_a_scope_that_is_forgotten_takes_its_cancellation_back() -> None:
         run(main)
     """
     run(IN_A_TASK + textwrap.dedent(code))
+
+
+def test_the_loop_of_a_scope_is_that_which_asyncio_names() -> None:
+    """Also in a thread beside it, and in a child that was forked meanwhile: it runs no loop."""
+    code = """
+    import asyncio, os, threading, warnings
+    from hardsock.aio._host import running_loop
+
+    def same():
+        return running_loop() is asyncio._get_running_loop()
+
+    def in_child():
+        if (pid := os.fork()) == 0:
+            os._exit(0 if same() and running_loop() is None else 1)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    async def main():
+        assert running_loop() is asyncio.get_running_loop()
+        assert (await asyncio.to_thread(running_loop), await asyncio.to_thread(same)) == (None, True)
+        assert in_child() == 0
+        assert running_loop() is asyncio.get_running_loop()
+
+    warnings.simplefilter("ignore")  # Newer Pythons warn of a fork beside threads.
+    assert running_loop() is None
+    for _ in range(2):
+        asyncio.run(main())
+        assert running_loop() is None
+    assert in_child() == 0
+    """
+    run(code)
+
+
+def test_a_scope_in_a_task_does_not_ask_for_its_process_each_time() -> None:
+    """Up to 3.11 asyncio does, whenever it is asked for the loop that runs."""
+    code = """
+    import asyncio
+    import hardsock as hs
+    async def main(times):
+        for _ in range(times):
+            with hs.timeout(60):
+                pass
+    asyncio.run(main(int(sys.argv[1])))
+    """
+    with available():
+        few, many = (
+            strace_inject(
+                [sys.executable, "-c", "import sys" + textwrap.dedent(code), times],
+                "getpid:delay_exit=1",
+                timeout=120,
+            )
+            for times in ("10", "60")
+        )
+    assert (few.returncode, many.returncode) == (0, 0)
+    assert len(many.trace) == len(few.trace)
 
 
 WITHOUT_MEMORY = """

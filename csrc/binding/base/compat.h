@@ -139,30 +139,53 @@ struct hs_running_loop_holder {
     pid_t pid;
 };
 
+/* *ret_holder: borrowed; NULL: no loop has run yet. -1: asyncio must be asked. */
 static inline int
-hs_loop_runs(PyObject *key, const void *loop)
+hs_loop_holder(PyObject *key, const struct hs_running_loop_holder **ret_holder)
 {
     PyObject *dict = PyThreadState_GetDict();
     PyObject *holder = dict == NULL ? NULL : PyDict_GetItemWithError(dict, key);
 
-    if (holder == NULL || strcmp(Py_TYPE(holder)->tp_name, "_RunningLoopHolder") != 0 ||
-        (size_t)Py_TYPE(holder)->tp_basicsize != sizeof(struct hs_running_loop_holder))
+    *ret_holder = (struct hs_running_loop_holder *)(void *)holder;
+    if (holder == NULL)
+        return PyErr_Occurred() ? -1 : 0;
+    return strcmp(Py_TYPE(holder)->tp_name, "_RunningLoopHolder") != 0 ||
+                   (size_t)Py_TYPE(holder)->tp_basicsize != sizeof(struct hs_running_loop_holder)
+               ? -1
+               : 0;
+}
+
+static inline int
+hs_loop_runs(PyObject *key, const void *loop)
+{
+    const struct hs_running_loop_holder *holder;
+
+    if (hs_loop_holder(key, &holder) < 0 || holder == NULL)
         return -1;
-    return (const void *)((struct hs_running_loop_holder *)(void *)holder)->loop == loop;
+    return (const void *)holder->loop == loop;
 }
 
 /* Whether any loop of asyncio runs in this thread; -1: asyncio must be asked. */
 static inline int
 hs_any_loop_runs(PyObject *key)
 {
-    PyObject *dict = PyThreadState_GetDict();
-    PyObject *holder = dict == NULL ? NULL : PyDict_GetItemWithError(dict, key);
+    const struct hs_running_loop_holder *holder;
 
-    if (holder == NULL)
-        return PyErr_Occurred() ? -1 : 0;
-    if (hs_loop_runs(key, NULL) < 0)
+    if (hs_loop_holder(key, &holder) < 0)
         return -1;
-    return !hs_loop_runs(key, NULL) && !hs_loop_runs(key, Py_None);
+    return holder != NULL && holder->loop != NULL && holder->loop != Py_None;
+}
+
+/* Which one, where hs_any_loop_runs() says 1: a new reference; NULL: it is that of a process which
+ * has forked this one, as asyncio has it. process: in which the caller is. */
+static inline PyObject *
+hs_running_loop(PyObject *key, pid_t process)
+{
+    const struct hs_running_loop_holder *holder;
+
+    if (hs_loop_holder(key, &holder) < 0 || holder == NULL || holder->pid != process)
+        return NULL;
+    return Py_NewRef(holder->loop);
 }
 #else
 static inline int
@@ -175,6 +198,12 @@ static inline int
 hs_any_loop_runs(PyObject *Py_UNUSED(key))
 {
     return -1;
+}
+
+static inline PyObject *
+hs_running_loop(PyObject *Py_UNUSED(key), pid_t Py_UNUSED(process))
+{
+    return NULL;
 }
 #endif
 

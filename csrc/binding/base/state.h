@@ -172,6 +172,8 @@ typedef struct {
     struct hs_fixed_histogram *_Atomic attach_waits;
     _Atomic int64_t default_span_ns; /* hs.defaults(timeout=...): of calls without an end of their
                                       * own; HS_NEVER: none */
+    pid_t process; /* in which this was, in that generation of forks; 0: nobody has asked */
+    unsigned process_generation;
     /* tracking.c: */
     struct opened *opened;    /* guarded by conn_type: those that live */
     _Atomic uint64_t serial;  /* the last one given */
@@ -218,18 +220,14 @@ state_of(const void *self)
 }
 
 /* For an object that is to be made: the type may be a class made in Python, which derives from one
- * of ours. NULL with an exception when the garbage collector has cleared the type already. */
+ * of ours. Those are not immutable, and to ask them for a module costs an exception each time. NULL
+ * with an exception when the garbage collector has cleared the type already. */
 static inline mod_state *
 state_of_type(PyTypeObject *type)
 {
-    mod_state *st = NULL;
-
-    for (; type != NULL && st == NULL; type = type->tp_base)
-        if ((type->tp_flags & Py_TPFLAGS_HEAPTYPE) != 0) {
-            PyErr_Clear();
-            st = PyType_GetModuleState(type);
-        }
-    return st;
+    while ((type->tp_flags & Py_TPFLAGS_IMMUTABLETYPE) == 0)
+        type = type->tp_base;
+    return PyType_GetModuleState(type);
 }
 
 /* A new object, zero but for its head. NULL with an exception; st may be NULL for that reason. */

@@ -9,6 +9,8 @@
 #include "held.h"
 #include "token.h"
 
+#include <unistd.h>
+
 enum { GIVEN_NOTHING, GIVEN_BEGUN, GIVEN_ALL };
 
 typedef struct {
@@ -725,7 +727,43 @@ core_set_scope_functions(PyObject *module, PyObject *const *args, Py_ssize_t nar
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(running_loop_doc, "_running_loop($module, /)\n--\n\n"
+                               "As asyncio._get_running_loop, without a call of the kernel.");
+
+/* The kernel is asked once in each process. Only where there is the GIL: see hs_any_loop_runs(). */
+static pid_t
+current_process(mod_state *st)
+{
+    unsigned generation = hs_fork_generation();
+
+    if (st->process == 0 || st->process_generation != generation) {
+        st->process = getpid();
+        st->process_generation = generation;
+    }
+    return st->process;
+}
+
+static PyObject *
+core_running_loop(PyObject *module, PyObject *Py_UNUSED(ignored))
+{
+    mod_state *st = state_of_module(module);
+    int runs = hs_any_loop_runs(st->str___asyncio_running_event_loop__);
+    PyObject *loop = NULL, *asyncio;
+
+    if (runs < 0 && PyErr_Occurred())
+        return NULL;
+    if (runs < 0 && (asyncio = hs_dict_find(PyImport_GetModuleDict(), st->str__asyncio)) != NULL) {
+        loop = PyObject_CallMethodNoArgs(asyncio, st->str__get_running_loop);
+        Py_DECREF(asyncio);
+        return loop;
+    }
+    if (runs > 0)
+        loop = hs_running_loop(st->str___asyncio_running_event_loop__, current_process(st));
+    return loop != NULL ? loop : Py_NewRef(Py_None);
+}
+
 PyMethodDef scope_functions[] = {
+    {"_running_loop", core_running_loop, METH_NOARGS, running_loop_doc},
     {"_set_scope_functions", HS_METHOD(core_set_scope_functions), METH_FASTCALL | METH_KEYWORDS,
      set_doc},
     {NULL, NULL, 0, NULL},

@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from hardsock import _core
 from hardsock._core import Hub
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "hub_for",
     "hub_of",
     "loop_ended",
+    "running_loop",
     "scope_told",
     "tell_scopes",
     "trio_runs",
@@ -34,6 +36,9 @@ _hubs: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[Hub]] = 
 
 
 _sniffed: Any = None  # sniffio's two marks, once trio is loaded
+
+# Until 3.11 asyncio's own asks the kernel for the process each time.
+running_loop = _core._running_loop if sys.version_info < (3, 12) else asyncio._get_running_loop
 
 
 def current_hub() -> Hub:
@@ -144,7 +149,7 @@ def _open(loop: asyncio.AbstractEventLoop) -> Hub:
         """`current_hub`, of which each call asks in a program that has loaded trio: its own first."""
         if (
             own is not None
-            and asyncio._get_running_loop() is itself()
+            and running_loop() is itself()
             and not ("trio" in sys.modules and trio_runs())
         ):
             hub = own()
@@ -162,7 +167,7 @@ def _open(loop: asyncio.AbstractEventLoop) -> Hub:
 
     hub = Hub(
         get_loop=itself,
-        get_running=asyncio._get_running_loop,
+        get_running=running_loop,
         cancelled=asyncio.CancelledError,
         find=find,
         told=tell_scopes,

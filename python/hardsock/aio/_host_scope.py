@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from hardsock._core import CancelToken, Operation
 from hardsock._core import scope as ambient
 from hardsock._errors import HardsockError
-from hardsock.aio._host import current_task, hub_for, scope_told, trio_runs
+from hardsock.aio._host import current_task, hub_for, running_loop, scope_told, trio_runs
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -369,7 +369,9 @@ def host_scope(token: CancelToken, shields: bool, insists: bool) -> HostScope | 
 
             make, task, hub = _trio.host_scope_here()
         else:
-            loop = asyncio.get_running_loop()
+            loop = running_loop()
+            if loop is None:
+                raise RuntimeError("no running event loop")
             make, task, hub = HostScope, asyncio.current_task(loop), hub_for(loop)
     except RuntimeError:  # A callback of the loop, or the loop of another kind in a guest.
         if insists:
