@@ -67,25 +67,23 @@ def make_python() -> None:
             return
         distro.need("apt-get", "dpkg-source", "make", "musl-gcc")
         say(f"building CPython {VERSION} with musl into {prefix()}")
-        environment = os.environ | {"CC": str(compiler())}
+        compile_with = {"CC": str(compiler())}
         with tempfile.TemporaryDirectory(dir=distro.cache(), prefix="build-") as held:
-            quiet = {"cwd": debian_source.fetch("zlib", Path(held)), "env": environment}
-            pic = {"env": environment | {"CFLAGS": "-O2 -fPIC"}}
+            source = debian_source.fetch("zlib", Path(held))
             configure = ["sh", "./configure", "--static", f"--prefix={held}/zlib"]
-            debian_source.run(configure, **quiet | pic)
-            debian_source.run(["make", f"-j{JOBS}", "install"], **quiet)
+            debian_source.run(configure, source, CFLAGS="-O2 -fPIC", **compile_with)
+            debian_source.run(["make", f"-j{JOBS}", "install"], source, **compile_with)
             source = debian_source.fetch(f"python{VERSION}", Path(held))
             # The two that pip and hardsock need; others, ctypes too, are left out.
-            environment |= {
+            compile_with |= {
                 "ZLIB_CFLAGS": f"-I{held}/zlib/include",
                 "ZLIB_LIBS": f"{held}/zlib/lib/libz.a",
                 "PKG_CONFIG_LIBDIR": "/nonexistent",  # glibc's libraries are not for it
             }
             configure = ["./configure", "-q", f"--prefix={prefix()}", f"--with-openssl={STATIC}"]
-            quiet = {"cwd": source, "env": environment}
-            debian_source.run([*configure, "--disable-test-modules"], **quiet)
-            debian_source.run(["make", "-s", f"-j{JOBS}"], **quiet)
-            debian_source.run(["make", "-s", "install"], **quiet)
+            configure += ["--disable-test-modules"]
+            for command in (configure, ["make", "-s", f"-j{JOBS}"], ["make", "-s", "install"]):
+                debian_source.run(command, source, **compile_with)
         debian_source.run([str(python()), "-c", MODULES])
 
 

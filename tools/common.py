@@ -1,5 +1,6 @@
-"""What the checks share: the list of files, and C text without comments and strings."""
+"""What the checks share: the list of files, C text without comments and strings, a make's environment."""
 
+import os
 import re
 import subprocess
 import sys
@@ -15,6 +16,16 @@ _TOKENS = re.compile(
 )
 _INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*([<"])([^>"]+)[>"]', re.M)
 SKIPPED_DIRS = {".git", ".venv", "build", "dist", "__pycache__"}
+
+
+def without_make() -> dict[str, str]:
+    """The environment for a make of its own below one that runs.
+
+    The outer one's job server is not open there, and its flags (no built-in rules) are not for the
+    makefiles of others.
+    """
+    given = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")
+    return {name: value for name, value in os.environ.items() if name not in given}
 
 
 def files(*suffixes: str, under: tuple[str, ...] = ()) -> list[Path]:

@@ -10,13 +10,19 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import common
 import distro
 
 
-def run(command: list[str], **options: object) -> None:
-    """Run command quietly; its last lines are shown when it fails."""
+def run(command: list[str], cwd: Path | None = None, **settings: str) -> None:
+    """Run command quietly, with settings in its environment; its last lines are shown when it fails."""
     done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
+        command,
+        cwd=cwd,
+        env=common.without_make() | settings,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     if done.returncode:
         tail = "\n".join(done.stdout.splitlines()[-30:])

@@ -19,6 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import common
 import distro
 import tomllib
 from debian_source import fetch, run
@@ -139,17 +140,16 @@ def check() -> int:
         here = Path(held) / "hardsock"
         distro.copy_checkout(here)
         own = make_venv(here / ".venv")
-        without = os.environ | {"HARDSOCK_NO_MODULE": "1", "HARDSOCK_PYTHON": str(python())}
-        run([*pip(own), "--no-build-isolation", "-e", "."], cwd=here, env=without)
+        without = {"HARDSOCK_NO_MODULE": "1", "HARDSOCK_PYTHON": str(python())}
+        run([*pip(own), "--no-build-isolation", "-e", "."], cwd=here, **without)
         # So that make's own ./bootstrap finds nothing to do.
         digest = subprocess.run(["sha256sum", "pyproject.toml"], cwd=here, capture_output=True)
         (here / ".venv/.hardsock").write_text(f"test {digest.stdout.decode().split()[0]}\n")
-        environment = os.environ | {
+        environment = common.without_make() | {
             "PYTHON_GIL": "0",
             "CI": "false",
             "HARDSOCK_PYTHON": str(python()),
         }
-        environment.pop("MAKEFLAGS", None)
         states = []
         for title, command in (
             ("build", ["make", "build"]),

@@ -124,8 +124,7 @@ def run(check: Check) -> tuple[Check, str, float, str]:
     command = check.command()
     if not command:
         return check, "none", 0.0, ""
-    # An outer make's job server is not open here.
-    environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS")}
+    environment = common.without_make()
     done = subprocess.run(
         command,
         cwd=common.ROOT,

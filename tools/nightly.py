@@ -118,9 +118,7 @@ def main(argv: list[str]) -> int:
     lanes = [[s for s in chosen if s.lane == lane] for lane in ("python", "native")]
     if os.environ.get("LANES", "2") == "1":
         lanes = [lanes[0] + lanes[1]]
-    # An outer make's job server is not open here.
-    environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS")}
-    environment.pop("MAKELEVEL", None)
+    environment = common.without_make()
     LOGS.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     # What several stages want is made before they start.

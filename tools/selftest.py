@@ -2,10 +2,13 @@
 
 import ast
 import inspect
+import os
 import sys
 import tempfile
 import types
 import unittest
+from pathlib import Path
+from unittest import mock
 
 import check_abi
 import check_adapters
@@ -21,6 +24,7 @@ import check_stub
 import check_style
 import check_words
 import common
+import debian_source
 import run_ctests
 
 
@@ -43,6 +47,15 @@ except ImportError:
 
 
 @unittest.skipIf(RANGES is None, "hardsock is not built")
+class DebianSource(unittest.TestCase):
+    def test_a_make_of_others_has_its_rules_whatever_ours_was_told(self):
+        with tempfile.TemporaryDirectory() as held:
+            (Path(held) / "x.c").write_text("int x;\n")
+            with mock.patch.dict(os.environ, {"MAKEFLAGS": "r", "MAKELEVEL": "1"}):
+                debian_source.run(["make", "x.o", "CC=cc"], Path(held), CFLAGS="-Dx=y")
+            self.assertTrue((Path(held) / "x.o").exists())
+
+
 class Adapters(unittest.TestCase):
     def test_every_library_with_a_range_is_in_a_group_and_every_test_is_there(self):
         grouped = [name for group in check_adapters.GROUPS for name in group.libraries]
