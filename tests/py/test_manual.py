@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from hardsock.cli.main import _make_parser, main
-from hardsock.lab.servers.process import find_program
+from hardsock.lab.servers.process import clean_environment, find_program
 from support.require import available
 
 SHARE = Path(__file__).parents[2] / "share"
@@ -23,6 +23,12 @@ COMPLETIONS = {
     "zsh": SHARE / "zsh/site-functions/_hardsock",
     "fish": SHARE / "fish/vendor_completions.d/hardsock.fish",
 }
+
+
+def run(argv: list[str | Path], cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """A program of others: what is preloaded into this one is not for it."""
+    environment = clean_environment()
+    return subprocess.run(argv, capture_output=True, text=True, env=environment, cwd=cwd)
 
 
 def commands() -> dict[str, argparse.ArgumentParser]:
@@ -72,7 +78,7 @@ def test_the_page_names_each_choice(name: str) -> None:
 def test_the_page_is_well_formed() -> None:
     with available():
         mandoc = find_program("mandoc")
-    done = subprocess.run([mandoc, "-Tlint", "-W", "warning", PAGE], capture_output=True, text=True)
+    done = run([mandoc, "-Tlint", "-W", "warning", PAGE])
     assert (done.returncode, done.stdout) == (0, "")
 
 
@@ -123,7 +129,7 @@ _hardsock; printf '%s\\n' "${{COMPREPLY[@]}}"
 )
 def test_bash_completes_words(words: str, some: str) -> None:
     script = COMPLETE.format(file=COMPLETIONS["bash"], words=words, python=sys.executable)
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    done = run(["bash", "-c", script])
     assert (done.stderr, some in done.stdout.split()) == ("", True), done.stdout
 
 
@@ -132,7 +138,7 @@ def test_bash_leaves_the_arguments_of_a_program_alone(tmp_path: Path) -> None:
     script = COMPLETE.format(
         file=COMPLETIONS["bash"], words="run --deadline 3 app.py inp", python=sys.executable
     )
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=tmp_path)
+    done = run(["bash", "-c", script], cwd=tmp_path)
     assert done.stdout.split() == ["input.txt"]
 
 
@@ -140,7 +146,7 @@ def test_bash_leaves_the_arguments_of_a_program_alone(tmp_path: Path) -> None:
 def test_the_shell_can_read_its_completion(shell: str) -> None:
     with available():
         program = find_program(shell)
-    done = subprocess.run([program, "-n", COMPLETIONS[shell]], capture_output=True, text=True)
+    done = run([program, "-n", COMPLETIONS[shell]])
     assert (done.returncode, done.stderr) == (0, "")
 
 
