@@ -106,6 +106,9 @@ def _drive(
         return ex.value
 
 
+# Up to 3.2 a transaction block that fails to begin is left as it stands, also in a transaction.
+_KEEPS_BEGIN = not hasattr(psycopg.Transaction, "Status")
+
 # By psycopg's R and W, which are 1 and 2; and theirs by what poll(2) says.
 _WANTED = (0, select.POLLIN, select.POLLOUT, select.POLLIN | select.POLLOUT)
 _READY = {events: ready for ready, events in enumerate(_WANTED)}
@@ -208,11 +211,14 @@ class Connection(psycopg.Connection[Any]):
             limit = {} if timeout is None else {"timeout": timeout}  # 3.2 has no such parameter
             return super().wait(gen, interval=interval, **limit)
         until = None if timeout is None else time.monotonic() + timeout
+        begins = _KEEPS_BEGIN and self.pgconn.transaction_status == TransactionStatus.IDLE
         try:
             return _drive(gen, token, self.pgconn.socket, interval, until)
         except HardsockError as why:
             with shield(_IN_ALL) as token:
                 self._give_up(gen, token)
+                if begins and self.autocommit:
+                    self._leave_block(token)
             if isinstance(why, DeadlineExceeded):
                 raise errors.QueryCanceled(f"cancelled: {why}") from why
             raise
@@ -236,6 +242,17 @@ class Connection(psycopg.Connection[Any]):
             self.pgconn.finish()
         except errors.QueryCanceled:
             return
+        except BaseException as exc:
+            self.pgconn.finish()
+            if not isinstance(exc, Exception):
+                raise
+
+    def _leave_block(self, token: CancelToken) -> None:
+        """Of a block whose BEGIN has come through, and which nobody is in."""
+        if self.pgconn.transaction_status != TransactionStatus.INTRANS:
+            return
+        try:
+            _drive(self._exec_command(b"ROLLBACK"), token, self.pgconn.socket, _INTERVAL)
         except BaseException as exc:
             self.pgconn.finish()
             if not isinstance(exc, Exception):
