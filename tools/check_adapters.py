@@ -55,7 +55,7 @@ GROUPS = (
         oldest=("psycopg-binary==3.2.*",),  # The two have to be of one version.
     ),
     Group("databases", ("PyMySQL",), ("test_databases.py",), ("pg8000",)),
-    Group("httpx", ("httpx", "httpx2"), ("test_httpx.py",)),
+    Group("httpx", ("httpx", "httpx2"), ("test_httpx.py",), ("h2",)),
     Group("httpcore", ("httpcore",), ("test_httpcore.py",)),
     Group("sdks", ("openai", "anthropic"), ("test_llm_sdks.py",)),
     Group(
