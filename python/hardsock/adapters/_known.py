@@ -176,7 +176,7 @@ ADAPTERS = (
     ),
     Adapter(
         *("pg8000", "pg8000.connect(user, sock=hardsock.connect(...))"),
-        *(_ALL, "it logs in without a channel binding", "1.30", "1.31"),
+        *(_ALL, "it logs in without a channel binding", "1.31", "1.31"),
     ),
     Adapter(
         *("websocket-client", "websocket.create_connection(url, socket=hardsock.connect(...))"),
