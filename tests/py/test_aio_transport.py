@@ -997,6 +997,25 @@ def test_a_stream_that_has_lost_what_was_queued_does_not_go_on() -> None:
     hsloop.run(main())
 
 
+def test_a_send_that_goes_on_and_finds_no_memory_ends_the_connection() -> None:
+    class Short:
+        """A send that has no memory for its next step."""
+
+        def step(self) -> Any:
+            raise MemoryError
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(quiet_about_memory)
+        client, accepted, server = await pair()
+        client.transport._begin_sendall = lambda *_: Short()
+        client.transport.write(b"y")
+        assert isinstance(await asyncio.wait_for(client.lost, LATE), MemoryError)
+        await accepted.lost
+        await end(server=server)
+
+    hsloop.run(main())
+
+
 def test_a_server_that_finds_no_memory_accepts_again() -> None:
     class Short:
         """A listener that has no memory for its next two calls."""
