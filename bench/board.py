@@ -139,6 +139,7 @@ def head(document: Row) -> Iterator[str]:
     parts = [p for p in plan.values() if isinstance(p, dict)]
     lives = {p.get("lives", 1) for p in parts}
     loads = [p.get("load_before", machine["load_before"]) for p in parts]
+    times = [p.get("time", machine["time"]) for p in parts] or [machine["time"]]
     sources = {json.dumps(p.get("source", machine["source"])) for p in parts}
     yield "# Benchmarks\n"
     yield (
@@ -153,7 +154,8 @@ def head(document: Row) -> Iterator[str]:
     if max(loads, default=0.0) > BUSY:
         yield f"**The machine was busy before some of the works: load up to {max(loads):.1f}.**\n"
     yield "| | |\n|---|---|"
-    yield f"| when | {machine['time']} |"
+    first, last = min(times), max(times)
+    yield f"| when | {first}{'' if first == last else f' to {last}'} |"
     for source in map(json.loads, sorted(sources)):
         yield f"| source | {source['commit'][:12]}{', changed' if source['changed'] else ''} |"
     yield f"| machine | {machine['cpu']}, {machine['cpus']} CPUs, {machine['memory_bytes'] >> 20} MiB, {machine['machine']} |"

@@ -37,6 +37,19 @@ def is_elf(path: Path) -> bool:
         return file.read(4) == b"\x7fELF"
 
 
+def name_musl(elf: Path) -> None:
+    """Ask for musl by the name that distributions give it, if it is asked for by its makefile's.
+
+    Its loader takes either; auditwheel knows the one of the distributions.
+    """
+    needed = subprocess.run(
+        ["patchelf", "--print-needed", elf], check=True, capture_output=True, text=True
+    )
+    if "libc.so" in needed.stdout.split():
+        theirs = f"libc.musl-{os.uname().machine}.so.1"
+        run("patchelf", "--replace-needed", "libc.so", theirs, elf)
+
+
 def sbom(version: str) -> bytes:
     """What the wheel's binaries contain. No time and no random number: two builds give one text."""
     components = [
@@ -127,6 +140,7 @@ def repair(wheel: Path, target: Path) -> Path:
         elves = [p for p in folder.rglob("*") if p.is_file() and is_elf(p)]
         for path in elves:
             run(os.environ.get("STRIP", "strip"), "--strip-unneeded", path)
+            name_musl(path)
         add_parts(folder)
         first.mkdir()
         write_wheel(folder, first / wheel.name)

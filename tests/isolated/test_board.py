@@ -108,9 +108,10 @@ def test_a_run_that_is_not_to_be_quoted_says_so(tmp_path: Path, document: dict[s
     document["plan"] = {
         "quick": False,
         "echo": {"lives": 1},
-        "other": {"lives": 1, "source": other},
+        "other": {"lives": 1, "source": other, "time": "2026-12-31"},
     }
     text = board.write(document, tmp_path)[0].read_text()
+    assert f"| when | {document['machine']['time']} to 2026-12-31 |" in text
     assert "one process only" in text
     assert "| source | abc |\n| source | def, changed |" in text
 
