@@ -28,7 +28,6 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
@@ -155,6 +154,28 @@ START_TEST(a_descriptor_is_known_from_all_others_of_its_number)
 }
 END_TEST
 
+/* For the rest of this process. */
+static bool
+filter_calls(struct sock_filter *code, unsigned short n)
+{
+    struct sock_fprog program = {n, code};
+
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+           prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+}
+
+/* What says 77 where there is no filter. */
+static void
+passes_filtered(int (*fn)(void *arg))
+{
+    int code = in_child(fn, NULL);
+
+    if (code == 77)
+        skipped("no filter of system calls", 0);
+    else
+        ck_assert_int_eq(0, code);
+}
+
 static int answer; /* of fcntl(F_SETSIG); 0: it says that it has, and has not */
 
 /* The only ones that ask the kernel for a mark here; x32 and such have other numbers. */
@@ -169,13 +190,11 @@ lives_without_marks(void *arg)
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (uint32_t)answer),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
-    struct sock_fprog program = {LENGTH(code), code};
     struct hs_own_fd fd;
     int number;
 
     (void)arg;
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
-        prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0)
+    if (!filter_calls(code, LENGTH(code)))
         return 77;
     if (!hs_own_fd_open(&fd, eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) || fd.mark != 0)
         return 1;
@@ -192,13 +211,9 @@ lives_without_marks(void *arg)
 START_TEST(where_the_kernel_keeps_no_mark_only_a_closed_number_is_noticed)
 {
     static const int answers[] = {0, EINVAL};
-    int code;
 
     answer = answers[_i];
-    if ((code = in_child(lives_without_marks, NULL)) == 77)
-        skipped("no filter of system calls", 0);
-    else
-        ck_assert_int_eq(code, 0);
+    passes_filtered(lives_without_marks);
 }
 END_TEST
 
@@ -412,22 +427,33 @@ START_TEST(waiting_for_a_number_that_is_not_open_is_an_error)
 }
 END_TEST
 
-/* RLIMIT_NOFILE below 2 is one of the ways: ppoll(2) takes two no more. */
-START_TEST(where_the_kernel_lets_nobody_wait_each_try_takes_a_pause)
+static int
+waits_where_nobody_may(void *arg)
 {
     int64_t until = hs_deadline_after(200 * MS);
-    struct rlimit former, none;
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_ppoll, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOMEM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
     short revents;
     int rounds = 0;
 
-    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &former), 0);
-    none = (struct rlimit){1, former.rlim_max};
+    (void)arg;
     (void)!hs_wait(-1, 0, NULL, hs_deadline_after(MS), fresh(), &revents);
-    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &none), 0);
+    if (!filter_calls(code, LENGTH(code)))
+        return 77;
     for (; hs_now() < until; rounds++)
-        ASSERT_ERR(HS_E_SYSTEM, hs_wait(-1, 0, NULL, HS_NEVER, fresh(), &revents));
-    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &former), 0);
-    ck_assert_int_le(rounds, 20);
+        if (hs_wait(-1, 0, NULL, HS_NEVER, fresh(), &revents) != HS_E_SYSTEM)
+            return 1;
+    return last_error()->sys == ENOMEM && rounds <= 20 ? 0 : 2;
+}
+
+/* By a filter: valgrind keeps a limit of descriptors, which refuses ppoll(2) as well, to itself. */
+START_TEST(where_the_kernel_lets_nobody_wait_each_try_takes_a_pause)
+{
+    passes_filtered(waits_where_nobody_may);
 }
 END_TEST
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,6 +30,12 @@ def run(argv: list[str | Path], cwd: Path | None = None) -> subprocess.Completed
     """A program of others: what is preloaded into this one is not for it."""
     environment = clean_environment()
     return subprocess.run(argv, capture_output=True, text=True, env=environment, cwd=cwd)
+
+
+def our_python() -> str:
+    """For such a program, which calls ours: a sanitizer's extension cannot be loaded without it."""
+    preloaded = os.environ.get("LD_PRELOAD")
+    return shlex.join([*(["env", f"LD_PRELOAD={preloaded}"] if preloaded else []), sys.executable])
 
 
 def commands() -> dict[str, argparse.ArgumentParser]:
@@ -128,7 +135,7 @@ _hardsock; printf '%s\\n' "${{COMPREPLY[@]}}"
     ],
 )
 def test_bash_completes_words(words: str, some: str) -> None:
-    script = COMPLETE.format(file=COMPLETIONS["bash"], words=words, python=sys.executable)
+    script = COMPLETE.format(file=COMPLETIONS["bash"], words=words, python=our_python())
     done = run(["bash", "-c", script])
     assert (done.stderr, some in done.stdout.split()) == ("", True), done.stdout
 
@@ -136,7 +143,7 @@ def test_bash_completes_words(words: str, some: str) -> None:
 def test_bash_leaves_the_arguments_of_a_program_alone(tmp_path: Path) -> None:
     (tmp_path / "input.txt").touch()
     script = COMPLETE.format(
-        file=COMPLETIONS["bash"], words="run --deadline 3 app.py inp", python=sys.executable
+        file=COMPLETIONS["bash"], words="run --deadline 3 app.py inp", python=our_python()
     )
     done = run(["bash", "-c", script], cwd=tmp_path)
     assert done.stdout.split() == ["input.txt"]
@@ -165,7 +172,7 @@ def test_fish_completes_words(words: str, some: str, tmp_path: Path) -> None:
     with available():
         program = find_program("fish")
     script = (
-        f"function hardsock; {sys.executable} -m hardsock $argv; end; "
+        f"function hardsock; {our_python()} -m hardsock $argv; end; "
         f"source {COMPLETIONS['fish']}; complete -C 'hardsock {words}'"
     )
     done = subprocess.run(
