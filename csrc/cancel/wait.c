@@ -131,8 +131,9 @@ hs_wait_op(struct hs_op *op, int fd, short events, int64_t deadline_ns, int64_t 
     if (op->stepping)
         return want(op, fd, events, deadline_ns, until_ns, err);
     rv = hs_wait(fd, events, op->token, hs_min_ns(deadline_ns, until_ns), err, ret_revents);
+    /* What of the token is seen now counts: it may have been cancelled since that wait. */
     if (rv == HS_E_DEADLINE && until_ns < deadline_ns &&
-        (op->token == NULL || hs_token_check(op->token) == HS_OK)) {
+        (rv = op->token == NULL ? HS_OK : hs_token_check(op->token)) == HS_OK) {
         *ret_revents = 0;
         return HS_OK;
     }

@@ -14,6 +14,7 @@
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 static struct hs_token *
@@ -23,6 +24,39 @@ token(int64_t deadline_ns)
 
     ASSERT_OK(hs_token_new(NULL, 0, deadline_ns, NULL, fresh(), &t));
     return t;
+}
+
+/* Cancelled by the first look at the clock behind this thread's next wait, and so after a look at
+ * whether it is cancelled. */
+static _Thread_local struct hs_token *to_be_cancelled;
+static _Thread_local bool has_waited;
+
+int __real_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
+                 const sigset_t *mask);
+int __wrap_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
+                 const sigset_t *mask);
+int __real_clock_gettime(clockid_t clock, struct timespec *ts);
+int __wrap_clock_gettime(clockid_t clock, struct timespec *ts);
+
+int
+__wrap_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask)
+{
+    int rv = __real_ppoll(fds, n, timeout, mask);
+
+    has_waited = true;
+    return rv;
+}
+
+int
+__wrap_clock_gettime(clockid_t clock, struct timespec *ts)
+{
+    struct hs_token *t = to_be_cancelled;
+
+    if (t != NULL && has_waited) {
+        to_be_cancelled = NULL;
+        (void)hs_token_cancel(t, "test", 0, NULL);
+    }
+    return __real_clock_gettime(clock, ts);
 }
 
 struct ready {
@@ -276,6 +310,21 @@ START_TEST(a_further_time_gives_control_back_without_error)
     ASSERT_OK(DONE(hs_wait_op(&op, -1, 0, op.deadline_ns, until, fresh(), &revents)));
     ck_assert_int_eq(revents, 0);
     ck_assert_int_ge(hs_now(), until);
+}
+END_TEST
+
+START_TEST(a_cancellation_right_behind_a_further_time_is_told_as_one)
+{
+    struct hs_token *t = token(hs_deadline_after(3600 * SECOND));
+    struct hs_op op = op_with(t);
+    short revents;
+
+    has_waited = false;
+    to_be_cancelled = t;
+    ASSERT_ERR(HS_E_CANCELLED,
+               hs_wait_op(&op, -1, 0, op.deadline_ns, hs_deadline_after(MS), fresh(), &revents));
+    ck_assert_ptr_null(to_be_cancelled);
+    hs_token_unref(t);
 }
 END_TEST
 
@@ -676,6 +725,7 @@ main(void)
     tcase_add_test(tc, a_passed_deadline_fails_before_the_call);
     tcase_add_test(tc, a_stepped_wait_says_what_to_watch);
     tcase_add_test(tc, a_further_time_gives_control_back_without_error);
+    tcase_add_test(tc, a_cancellation_right_behind_a_further_time_is_told_as_one);
     tcase_add_test(tc, a_change_is_looked_at_after_listening_and_after_each_wake);
     tcase_add_test(tc, what_look_says_ends_the_wait_without_one);
     tcase_add_test(tc, look_is_asked_again_at_the_time_that_it_set);

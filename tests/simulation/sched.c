@@ -33,6 +33,8 @@
 /* Turns without any time passing: beyond that somebody spins. */
 #define MAX_TURNS 100000
 #define MAX_LINES 1000000
+/* Of a loop that waits for another thread, while one has no processor. */
+#define YIELD_NS (SIM_MS / 100)
 #define MAX_STALL_NS (100 * SIM_MS)
 #define MAX_SPAN_NS (24 * 3600 * SIM_S)
 
@@ -75,7 +77,7 @@ static pthread_key_t last_words;
 static _Thread_local struct sim_thread *self;
 static bool quiet;
 static void (*look_first)(void);
-static size_t n_stalled;
+static size_t n_stalled, n_yielding;
 static int64_t excused_until_ns; /* the end of the latest stall */
 
 int __real_pthread_create(pthread_t *id, const pthread_attr_t *attr, void *(*fn)(void *),
@@ -252,12 +254,12 @@ advance(void)
 {
     int64_t to = n_events > 0 ? events[0].at_ns : SIM_NEVER;
 
-    if (look_first != NULL && n_stalled == 0)
+    if (look_first != NULL && n_stalled + n_yielding == 0)
         look_first();
     for (size_t i = 0; i < n_threads; i++)
         to = threads[i]->until_ns < to ? threads[i]->until_ns : to;
     for (size_t i = 0; i < n_threads; i++)
-        if (n_stalled == 0 && threads[i]->promised != NULL && threads[i]->by_ns < to)
+        if (n_stalled + n_yielding == 0 && threads[i]->promised != NULL && threads[i]->by_ns < to)
             sim_violation("%s was to be back from %s by %lld.%09lld s, and still waits",
                           threads[i]->name, threads[i]->promised,
                           (long long)((threads[i]->by_ns - EPOCH_NS) / SIM_S),
@@ -345,18 +347,22 @@ sim_yield(void)
 
 /* A processor is somebody else's for a while. Who may have to wait for this thread is excused. */
 static void
-stall(void)
+lose_processor(int64_t span, size_t *count)
 {
-    int64_t span = sim_between(0, sim_chance(500) ? SIM_MS : MAX_STALL_NS);
-
     for (size_t i = 0; i < n_threads; i++)
         if (threads[i]->promised != NULL && threads[i]->by_ns < SIM_NEVER - span)
             threads[i]->by_ns += span;
     if (now_ns + span > excused_until_ns)
         excused_until_ns = now_ns + span;
-    n_stalled++;
+    *count += 1;
     (void)sim_wait(NULL, NULL, now_ns + span);
-    n_stalled--;
+    *count -= 1;
+}
+
+static void
+stall(void)
+{
+    lose_processor(sim_between(0, sim_chance(500) ? SIM_MS : MAX_STALL_NS), &n_stalled);
 }
 
 void
@@ -615,7 +621,10 @@ __wrap_sched_yield(void)
 {
     if (self == NULL)
         return __real_sched_yield();
-    hand_over();
+    if (n_stalled > 0) /* Who is asked to go on may be one of them: that takes time. */
+        lose_processor(YIELD_NS, &n_yielding);
+    else
+        hand_over();
     return 0;
 }
 

@@ -786,6 +786,17 @@ def test_import_leaves_out_what_lint_would_refuse(tmp_path: Path, line: bytes, w
     ]
 
 
+def test_import_leaves_out_an_exclusion_that_lint_would_refuse(tmp_path: Path) -> None:
+    conf = tmp_path / "s.conf"
+    conf.write_bytes(b"net.ipv4.conf.*.rp_filter = 2\n-net.ipv4.conf.\xff.rp_filter\n")
+    done = tune("import", conf)
+    assert (done.returncode, "2: left out: -" in done.stderr) == (DRIFT, True)
+    assert "no plain UTF-8" in done.stderr
+    (tmp_path / "i.yaml").write_text(done.stdout)
+    settings = answer("show", tmp_path / "i.yaml")["settings"]
+    assert [(s["key"], s["wanted"]) for s in settings] == [("net.ipv4.conf.*.rp_filter", "2")]
+
+
 def test_import_says_when_a_profile_cannot_hold_that_much(tmp_path: Path) -> None:
     conf = tmp_path / "s.conf"
     conf.write_text("".join(f"net.ipv4.conf.eth{i}.rp_filter = 1\n" for i in range(600)))

@@ -47,13 +47,29 @@ is_counted(const struct conf *c, size_t at)
     return true;
 }
 
+/* Why no profile may hold that name, or NULL. */
+static const char *
+refused_name(const char *path)
+{
+    const char *why = NULL;
+
+    if (!is_printable(path))
+        return "has a name that is no plain UTF-8";
+    return key_allowed(path, &why) ? NULL : why;
+}
+
 /* "-key": no pattern reaches it. False where none of those that are taken would, and where the name
  * is a pattern itself, which the loaders compare with keys letter by letter: it does nothing. */
 static bool
 take_exclusion(const struct line *l, const struct setting *settings, size_t n, struct setting *ret)
 {
+    const char *why = refused_name(l->path);
     bool reached = false;
 
+    if (why != NULL) {
+        say("%s:%zu: left out: -%s %s", l->file, l->number, key_show(l->path), why);
+        return false;
+    }
     for (size_t i = 0; i < n && !l->pattern; i++)
         reached |= key_is_pattern(settings[i].path) && key_matches(settings[i].path, l->path);
     if (!reached) {
@@ -87,13 +103,11 @@ trailing_comment(const char *value)
 static const char *
 refusal(const struct line *l, const struct kb_key *k, const char *value, struct value *v)
 {
-    const char *why = NULL;
+    const char *why = refused_name(l->path);
 
-    if (!is_printable(l->path))
-        return "has a name that is no plain UTF-8";
     if (l->pattern && !key_is_pattern(l->path))
         return "is a pattern other than conf.*.key";
-    if (!key_allowed(l->path, &why))
+    if (why != NULL)
         return why;
     if (k != NULL && k->scope == SCOPE_NONE)
         return mem_format("cannot be set: %s", kb_text(k, KB_MEANING));
