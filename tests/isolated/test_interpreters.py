@@ -170,8 +170,9 @@ CALLED_BACK = """
 import hardsock as hs, logging, threading
 logging.disable()  # of what was returned late
 told = threading.Event()
-token = hs.CancelToken(0.01)
+token = hs.CancelToken()
 token.on_cancel(told.set)
+token.set_timeout(0.01)
 assert told.wait(60)
 told.clear()
 above = hs.CancelToken()
@@ -245,8 +246,9 @@ def callback():
     entered.set()
     os.read(read, 1)
     os.write(1, b"the callback ends, ")
-hs.kept = hs.CancelToken(0.001)
+hs.kept = hs.CancelToken()
 hs.kept.on_cancel(callback)
+hs.kept.set_timeout(0.001)
 assert entered.wait(60)
 atexit.register(os.write, write, b"x")
 """
@@ -272,8 +274,9 @@ def test_exit_does_not_wait_for_a_callback_that_never_ends() -> None:
         def callback():
             entered.set()
             hs.CancelToken().wait()
-        token = hs.CancelToken(0.001)
+        token = hs.CancelToken()
         token.on_cancel(callback)
+        token.set_timeout(0.001)
         assert entered.wait(60)
         """
     )
@@ -292,8 +295,9 @@ def test_exit_while_callbacks_run_without_end() -> None:
             if calls == 50:
                 enough.set()
             token = hs.CancelToken(0)
-            token = hs.CancelToken(0.00001)
+            token = hs.CancelToken()
             token.on_cancel(again)
+            token.set_timeout(0.00001)
         again()
         assert enough.wait(60)
         """
@@ -408,8 +412,9 @@ entered = threading.Event()
 def wait():
     entered.set()
     threading.Event().wait()
-hs.kept = hs.CancelToken(0.001)
+hs.kept = hs.CancelToken()
 hs.kept.on_cancel(wait)
+hs.kept.set_timeout(0.001)
 assert entered.wait(60)
 """,
 }

@@ -132,7 +132,9 @@ def test_exit_with_no_descriptor_left_is_an_exit(whose: str) -> None:
                 entered.set()
                 while True:
                     pass
-            hs.CancelToken(0.001).on_cancel(busy)
+            token = hs.CancelToken()
+            token.on_cancel(busy)
+            token.set_timeout(0.001)
             entered.wait()
         """,
         "the program": """

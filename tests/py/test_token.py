@@ -188,9 +188,10 @@ def test_a_callback_may_remove_itself() -> None:
     threads=["*"],
 )
 def test_a_callback_runs_when_a_deadline_passes() -> None:
-    token = hs.CancelToken(0.05)
+    token = hs.CancelToken()
     done = threading.Event()
     token.on_cancel(done.set)
+    token.set_timeout(0.05)
     assert done.wait(30)
     assert isinstance(token.reason, str)
 

@@ -19,7 +19,7 @@ from hardsock.lab.unavailable import Unavailable
 from hardsock.lab.waits import Deadline, readable
 
 _READY_TIMEOUT = 60.0
-_STOP_TIMEOUT = 10.0
+_STOP_TIMEOUT = 60.0  # a database writes, on a disk that others use as well
 _CONNECT_INTERVAL = 0.01
 _HOST = "127.0.0.1"
 
