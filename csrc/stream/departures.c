@@ -444,19 +444,17 @@ is_young_locked(const struct hs_departures *d, const struct young *y)
            !hs_fd_is_closed(&p->conn->fd);
 }
 
-/* One that is closed at this moment may have a number that is another's, which is harmless: an
- * event of that one finds that this one was closed, and when it is to be watched itself it takes
- * the entry over. */
+/* The look keeps the number from becoming another's meanwhile: one that is closed needs no watch. */
 static hs_err
 grow_up_locked(struct hs_departures *d, const struct young *y, struct hs_error *err)
 {
-    struct hs_error failed = {0};
-    hs_err rv = departures_arm_locked(d, (int)y->fd, false, &failed);
+    struct hs_fd *f = &d->slots[y->fd].conn->fd;
+    hs_err rv;
 
-    if (rv == HS_OK || hs_fd_is_closed(&d->slots[y->fd].conn->fd))
+    if (hs_fd_look(f, NULL) != HS_OK)
         return HS_OK;
-    if (err != NULL)
-        *err = failed;
+    rv = departures_arm_locked(d, (int)y->fd, false, err);
+    hs_fd_look_end(f);
     return rv;
 }
 
