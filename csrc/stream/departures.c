@@ -444,7 +444,9 @@ is_young_locked(const struct hs_departures *d, const struct young *y)
            !hs_fd_is_closed(&p->conn->fd);
 }
 
-/* The look keeps the number from becoming another's meanwhile; who is closed needs no watch. */
+/* The look keeps the number from becoming another's meanwhile; who is closed needs no watch. Its
+ * end may be what closes the number, under the lock, which waits for nothing (sockopt.h,
+ * linger.h). */
 static hs_err
 grow_up_locked(struct hs_departures *d, const struct young *y, struct hs_error *err)
 {

@@ -77,6 +77,7 @@ static pthread_key_t last_words;
 static _Thread_local struct sim_thread *self;
 static bool quiet;
 static void (*look_first)(void);
+/* Who has no processor, and who waits for such a one by yielding. */
 static size_t n_stalled, n_yielding;
 static int64_t excused_until_ns; /* the end of the latest stall */
 

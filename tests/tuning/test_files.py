@@ -766,6 +766,7 @@ def test_import_of_nothing_prints_no_profile(tmp_path: Path, text: str) -> None:
         (b"net.ipv4.unknown_x = a\xffb", "no plain UTF-8"),
         (b"net.ipv4.unknown_x = a\x07b", "no plain UTF-8"),
         (b"net.ipv4.conf.\xff.rp_filter = 1", "no plain UTF-8"),
+        (b"-kernel.modprobe", "left out: -kernel.modprobe is outside"),
         (b"net.ipv4.unknown_x = ${a}", "work out"),
         (b"net.ipv4.unknown_x =", "change nothing"),
         (b"net.ipv4.tcp_fin_timeout =", "left out"),
